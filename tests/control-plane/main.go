@@ -31,11 +31,13 @@ func main() {
 		os.Exit(cli.Run(controllermanager.NewControllerManagerCommand()))
 	case "kube-proxy":
 		os.Exit(cli.Run(proxy.NewProxyCommand()))
+	case "supervise":
+		supervise()
 	case "sign-token":
 		signToken(os.Args[1:])
 	default:
 		fmt.Fprintf(os.Stderr, "control-plane: no component is called %q; "+
-			"use etcd, kube-apiserver, kube-controller-manager, kube-proxy or sign-token\n", name)
+			"use etcd, kube-apiserver, kube-controller-manager, kube-proxy, supervise or sign-token\n", name)
 		os.Exit(2)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"os"
 
 	jose "gopkg.in/go-jose/go-jose.v2"
-	"k8s.io/client-go/util/keyutil"
 	"gopkg.in/go-jose/go-jose.v2/jwt"
+	"k8s.io/client-go/util/keyutil"
 )
 
 // signToken prints a token with the claims read from standard input, signed as kube-apiserver signs its own.

@@ -1,1 +1,3 @@
-fn main() {}
+//! End-to-end tests on real control planes, in one binary so that the planes boot once.
+
+mod rig;

@@ -1,0 +1,136 @@
+//! host-api on a host control plane, as its own ServiceAccount.
+
+use std::ops::Deref;
+use std::path::PathBuf;
+
+use kube::Client;
+
+use super::Product;
+use crate::access::Credential;
+use crate::plane::ControlPlane;
+use crate::port::Port;
+use crate::supervisor::{Launch, Rank};
+use crate::tls::{Authority, ServerFiles};
+use crate::toolchain::product_binaries;
+use crate::{manifest, scratch, token};
+
+/// The namespace of host-api.
+pub const NAMESPACE: &str = "k3k-expose";
+/// Its ServiceAccount.
+pub const ACCOUNT: &str = "k3k-expose-host-api";
+/// Its user name in audit logs.
+pub const USER: &str = "system:serviceaccount:k3k-expose:k3k-expose-host-api";
+
+/// How one host-api differs from another.
+#[derive(Clone, Debug, Default)]
+pub struct HostApiOptions {
+    /// Further variables; these win over the rig's.
+    pub env: Vec<(String, String)>,
+}
+
+/// A running host-api.
+#[derive(Debug)]
+pub struct HostApi {
+    product: Product,
+    listen: Port,
+    files: ServerFiles,
+    authority: Authority,
+}
+
+impl HostApi {
+    /// Applies its RBAC, starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not get ready; with the end of its log.
+    pub async fn start(host: &ControlPlane, options: HostApiOptions) -> anyhow::Result<Self> {
+        let host_api = Self::start_unready(host, options).await?;
+        host_api.wait_ready().await?;
+        Ok(host_api)
+    }
+
+    /// Starts it without waiting, for tests of how it comes up.
+    ///
+    /// # Errors
+    /// When its RBAC is refused, or it cannot be started.
+    pub async fn start_unready(host: &ControlPlane, options: HostApiOptions) -> anyhow::Result<Self> {
+        let program = product_binaries()?.host_api.clone();
+        let client = host.client().await?;
+        apply_rbac(&client).await?;
+        let folder = scratch::folder("host-api")?;
+        let kubeconfig = folder.join("kubeconfig");
+        let token = token::for_api_server(&client, NAMESPACE, ACCOUNT).await?;
+        host.access()
+            .with(Credential::Token(token))
+            .write_kubeconfig(&kubeconfig)?;
+        let authority = Authority::new("k3k-expose rig host-api")?;
+        let files = authority.write_server_files(&folder)?;
+        let (listen, admin) = (Port::claim()?, Port::claim()?);
+        let mut env: Vec<(String, String)> = [
+            ("K3K_EXPOSE_KUBECONFIG", kubeconfig.display().to_string()),
+            ("K3K_EXPOSE_LISTEN_ADDRESS", listen.address()),
+            ("K3K_EXPOSE_ADMIN_ADDRESS", admin.address()),
+            ("K3K_EXPOSE_TLS_CERT_FILE", files.certificate.display().to_string()),
+            ("K3K_EXPOSE_TLS_KEY_FILE", files.key.display().to_string()),
+            ("K3K_EXPOSE_LOG", "info".to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        // Of two entries with one key the last one counts.
+        env.extend(options.env);
+        let log = folder.join("host-api.log");
+        let launch = Launch {
+            name: "host-api".to_owned(),
+            rank: Rank::Product,
+            program,
+            args: Vec::new(),
+            env,
+            log,
+        };
+        Ok(Self {
+            product: Product::start(launch, admin).await?,
+            listen,
+            files,
+            authority,
+        })
+    }
+
+    /// `https://127.0.0.1:<port>`, for agents.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}", self.listen.address())
+    }
+
+    /// `127.0.0.1:<port>`, for tests that speak the wire by hand.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.listen.address()
+    }
+
+    /// The authority of its certificate.
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        self.files.ca.clone()
+    }
+
+    /// The same as PEM.
+    #[must_use]
+    pub fn ca_pem(&self) -> String {
+        self.authority.pem()
+    }
+}
+
+impl Deref for HostApi {
+    type Target = Product;
+
+    fn deref(&self) -> &Product {
+        &self.product
+    }
+}
+
+/// Applies the repository's RBAC of host-api.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn apply_rbac(client: &Client) -> anyhow::Result<()> {
+    manifest::apply_file(client, &manifest::folder().join("host-api-rbac.yaml")).await
+}
