@@ -1,1 +1,42 @@
-//! placeholder
+//! host-api: makes and keeps the host twins of the Services of virtual clusters.
+//!
+//! In the order in which a line travels: who is speaking (`authenticate`, `identify`, `tenant`), the stream (`router`,
+//! `stream`, `session`), what is known (`registry`, `ledger`, `services`, `twin`), what should be (`translate`, `plan`,
+//! `guard`), and the writes (`write`, `refusal`, `pace`). Files that do I/O say so in their first line; all others are
+//! pure.
+
+pub mod config;
+
+pub mod authenticate;
+pub mod cluster;
+pub mod identify;
+pub mod problem;
+pub mod router;
+pub mod tenant;
+
+pub mod contest;
+pub mod hub;
+pub mod ledger;
+pub mod notice;
+pub mod queue;
+pub mod registry;
+pub mod session;
+pub mod stream;
+
+pub mod guard;
+pub mod name;
+pub mod plan;
+pub mod services;
+pub mod translate;
+pub mod twin;
+
+pub mod pace;
+pub mod refusal;
+pub mod report;
+pub mod watch;
+pub mod write;
+
+pub mod admin;
+pub mod metrics;
+pub mod ready;
+pub mod serve;

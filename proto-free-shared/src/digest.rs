@@ -1,4 +1,4 @@
-//! Equality at a distance: a [`Hash`] for one object, a [`Root`] for a whole set of them. Pure.
+//! Equality at a distance: a [`struct@Hash`] for one object, a [`Root`] for a whole set of them. Pure.
 //!
 //! The root is a sum, so that a change costs O(1) and order does not matter. It guards against lost lines, not against
 //! forgery: whoever could craft a collision could only deceive host-api about its own objects.

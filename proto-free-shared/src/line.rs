@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{LINE_BYTES, LINE_DEPTH};
 use crate::message::Message;
 
+/// Buffer kept between lines: a thousand idle sessions must not each keep the longest line that they ever had.
+const KEPT_BYTES: usize = 4 * 1024;
+
 /// Why a line is no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
@@ -36,11 +39,12 @@ pub enum LineError {
 #[error("message longer than {LINE_BYTES} bytes")]
 pub struct TooLarge;
 
-/// Cuts chunks of bytes into lines and holds at most one incomplete line.
+/// Cuts chunks of bytes into lines and holds at most one incomplete line, which is no line if the stream ends there.
 #[derive(Debug, Default)]
 pub struct Lines {
     partial: Vec<u8>,
     complete: bool,
+    failed: bool,
 }
 
 impl Lines {
@@ -49,15 +53,18 @@ impl Lines {
     /// Gives the line without its newline, or `None` when `chunk` is used up.
     ///
     /// # Errors
-    /// [`LineError::TooLong`] as soon as the line exceeds its bound, whether or not its end has come.
+    /// [`LineError::TooLong`] as soon as the line exceeds its bound, whether or not its end has come; then for ever, so
+    /// that the tail of that line is never taken for a line.
     pub fn next<'a>(&'a mut self, chunk: &mut &[u8]) -> Result<Option<&'a [u8]>, LineError> {
         if self.complete {
             self.partial.clear();
+            self.partial.shrink_to(KEPT_BYTES);
             self.complete = false;
         }
         let newline = chunk.iter().position(|&byte| byte == b'\n');
         let (head, tail) = chunk.split_at(newline.unwrap_or(chunk.len()));
-        if self.partial.len() + head.len() > LINE_BYTES {
+        self.failed |= self.partial.len() + head.len() > LINE_BYTES;
+        if self.failed {
             return Err(LineError::TooLong);
         }
         self.partial.extend_from_slice(head);
@@ -141,3 +148,6 @@ fn describe(error: &serde_json::Error) -> String {
     };
     format!("{kind} at column {}", error.column())
 }
+
+#[cfg(test)]
+mod tests;

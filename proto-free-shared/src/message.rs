@@ -62,6 +62,10 @@ impl Message for FromAgent {
 
     fn check(&self) -> Result<(), &'static str> {
         match self {
+            // It ends up in logs.
+            Self::Hello(hello) if hello.agent.len() > 64 || !hello.agent.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err("agent must be a version of at most 64 printable characters")
+            }
             Self::Put(put) => match (put.key.resource(), &put.object) {
                 (Resource::Services, Object::Service(_)) => Ok(()),
             },
@@ -113,7 +117,7 @@ pub struct Put {
     pub key: Key,
     /// Which object it is.
     pub uid: Uid,
-    /// Hash of `object`, given back by the answer.
+    /// Hash of the Service in `object`, given back by the answer.
     pub hash: Hash,
     /// Version of the last answer for this key that the agent had when it read the object; 0 for none.
     #[serde(default)]

@@ -1,0 +1,156 @@
+//! Settings: raw strings from flags and environment to a [`Config`] that cannot be wrong.
+//!
+//! [`Config::try_from`] is pure and reports every mistake at once. The trap: clap itself stops at the first mistake, so
+//! it is given strings only.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser};
+use k3k_expose_process::log;
+use k3k_expose_process::options::{self, Mistakes, OptionRow};
+
+/// Makes and keeps the host twins of the Services of virtual clusters.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "k3k-expose-host-api", version)]
+pub struct Raw {
+    /// Address and port of sessions: a port from 1 to 65535
+    #[arg(
+        long,
+        env = "K3K_EXPOSE_LISTEN_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8443"
+    )]
+    listen_address: String,
+    /// PEM file of the certificate that agents see, with its chain. Required
+    #[arg(long, env = "K3K_EXPOSE_TLS_CERT_FILE", value_name = "PATH")]
+    tls_cert_file: Option<String>,
+    /// PEM file of the certificate's private key. Required
+    #[arg(long, env = "K3K_EXPOSE_TLS_KEY_FILE", value_name = "PATH")]
+    tls_key_file: Option<String>,
+    /// Kubeconfig of the host. Without one the pod's own ServiceAccount is used
+    #[arg(long, env = "K3K_EXPOSE_KUBECONFIG", value_name = "PATH")]
+    kubeconfig: Option<String>,
+    /// Address and port of probes and metrics: a port from 1 to 65535
+    #[arg(
+        long,
+        env = "K3K_EXPOSE_ADMIN_ADDRESS",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:9464"
+    )]
+    admin_address: String,
+    /// What is logged: error, warn, info, debug, trace or off, also by module, separated by commas
+    #[arg(long, env = "K3K_EXPOSE_LOG", value_name = "LEVELS", default_value = "info")]
+    log: String,
+    /// How it is logged: json, text, or auto (text on a terminal, else json)
+    #[arg(long, env = "K3K_EXPOSE_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
+    log_format: String,
+}
+
+/// Every setting, parsed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where sessions are served.
+    pub listen_address: SocketAddr,
+    /// Certificate chain for sessions.
+    pub tls_cert_file: PathBuf,
+    /// Its private key.
+    pub tls_key_file: PathBuf,
+    /// Kubeconfig of the host, or the pod's ServiceAccount.
+    pub kubeconfig: Option<PathBuf>,
+    /// Where probes and metrics are served.
+    pub admin_address: SocketAddr,
+    /// What is logged.
+    pub log: log::Levels,
+    /// How it is logged.
+    pub log_format: log::Format,
+}
+
+/// Why there is no [`Config`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid configuration:\n  {}", .0.join("\n  "))]
+pub struct Invalid(pub Vec<String>);
+
+/// Every option, in the order of `--help`.
+#[must_use]
+pub fn options() -> Vec<OptionRow> {
+    options::rows(&Raw::command())
+}
+
+/// Variables of the process that look like settings and are none.
+#[must_use]
+pub fn unknown_variables() -> Vec<String> {
+    options::unknown(&Raw::command(), std::env::vars_os().map(|(name, _)| name))
+}
+
+/// Reads flags and environment. `--help`, `--version` and unknown flags print and end the process.
+///
+/// # Errors
+/// [`Invalid`] with every mistake.
+pub fn read() -> Result<Config, Invalid> {
+    Config::try_from(Raw::parse())
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = Invalid;
+
+    fn try_from(raw: Raw) -> Result<Self, Invalid> {
+        let mut mistakes = Mistakes::default();
+        let required = |raw: Option<String>| raw.ok_or("is required").and_then(options::path);
+        let listen_address = mistakes.take("listen-address", options::address(&raw.listen_address));
+        let tls_cert_file = mistakes.take("tls-cert-file", required(raw.tls_cert_file));
+        let tls_key_file = mistakes.take("tls-key-file", required(raw.tls_key_file));
+        let kubeconfig = mistakes.take("kubeconfig", raw.kubeconfig.map(options::path).transpose());
+        let admin_address = mistakes.take("admin-address", options::address(&raw.admin_address));
+        let log = mistakes.take("log", log::Levels::parse(&raw.log));
+        let log_format = mistakes.take("log-format", log::Format::parse(&raw.log_format));
+        let complete = || {
+            Some(Self {
+                listen_address: listen_address?,
+                tls_cert_file: tls_cert_file?,
+                tls_key_file: tls_key_file?,
+                kubeconfig: kubeconfig?,
+                admin_address: admin_address?,
+                log: log?,
+                log_format: log_format?,
+            })
+        };
+        complete().ok_or(Invalid(mistakes.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(flags: &[&str]) -> Raw {
+        Raw::try_parse_from(["k3k-expose-host-api"].iter().chain(flags)).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_enough() {
+        let config = Config::try_from(raw(&["--tls-cert-file=c.pem", "--tls-key-file=k.pem"])).unwrap();
+        assert_eq!(config.listen_address.port(), 8443);
+        assert_eq!(config.kubeconfig, None);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_under_both_names() {
+        let invalid = Config::try_from(raw(&[
+            "--listen-address=8443",
+            "--tls-cert-file=",
+            "--kubeconfig=",
+            "--admin-address=localhost",
+            "--log=loud",
+            "--log-format=xml",
+        ]))
+        .unwrap_err();
+        assert_eq!(invalid.0.len(), options().len());
+        for (mistake, option) in invalid.0.iter().zip(options()) {
+            assert!(
+                mistake.starts_with(&format!("{} ({}) ", option.env, option.flag)),
+                "{mistake}"
+            );
+        }
+    }
+}

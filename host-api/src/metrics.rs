@@ -1,0 +1,191 @@
+//! Numbers for `/metrics`, as OpenMetrics text. Labels come from closed lists.
+
+use k3k_expose_proto::message::ByeReason;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::problem::Problem;
+use crate::refusal::{Number, Refusal};
+use crate::registry::Census;
+
+/// Content type of the text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Label = [(&'static str, &'static str); 1];
+type Labels = [(&'static str, &'static str); 2];
+
+/// A call to the host's API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// A Service was to be made.
+    Create,
+    /// A Service was to be changed.
+    Patch,
+    /// A Service was to be deleted.
+    Delete,
+    /// A Service was looked at.
+    Get,
+    /// Pods were looked at.
+    List,
+}
+
+/// The metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sessions: Gauge,
+    objects: Family<Label, Gauge>,
+    queued: Gauge,
+    opened: Counter,
+    ended: Family<Label, Counter>,
+    refused: Family<Label, Counter>,
+    calls: Family<Labels, Counter>,
+    notices: Family<Label, Counter>,
+}
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("k3k_expose_host_api");
+        registry.register(
+            "build",
+            "Version of this build",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        let metrics = Self {
+            sessions: Gauge::default(),
+            objects: Family::default(),
+            queued: Gauge::default(),
+            opened: Counter::default(),
+            ended: Family::default(),
+            refused: Family::default(),
+            calls: Family::default(),
+            notices: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("sessions", "Open sessions", metrics.sessions.clone());
+        registry.register(
+            "services",
+            "Services of all tenants by the reason of their answer",
+            metrics.objects.clone(),
+        );
+        registry.register(
+            "queued",
+            "Services that wait to be written or are being written",
+            metrics.queued.clone(),
+        );
+        registry.register("sessions_opened", "Sessions opened", metrics.opened.clone());
+        registry.register("sessions_ended", "Sessions ended by reason", metrics.ended.clone());
+        registry.register(
+            "sessions_refused",
+            "Sessions refused by reason",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "calls",
+            "Calls to the host's API server by verb and result",
+            metrics.calls.clone(),
+        );
+        registry.register(
+            "notices",
+            "Warnings given to the platform team by reason",
+            metrics.notices.clone(),
+        );
+        Self { registry, ..metrics }
+    }
+
+    /// Counts a call, and what became of it.
+    pub fn write(&self, verb: Verb, refusal: Option<Refusal>) {
+        self.calls
+            .get_or_create(&[("verb", verb.word()), ("result", refusal.map_or("ok", word))])
+            .inc();
+    }
+
+    /// Counts an opened session.
+    pub fn session_opened(&self) {
+        self.opened.inc();
+    }
+
+    /// Counts an ended session.
+    pub fn session_ended(&self, reason: Option<ByeReason>) {
+        let reason = match reason {
+            None => "closed",
+            Some(ByeReason::Superseded) => "superseded",
+            Some(ByeReason::Draining) => "draining",
+            Some(ByeReason::Slow) => "slow",
+            Some(ByeReason::Expired) => "expired",
+            Some(ByeReason::Unsupported) => "unsupported",
+            Some(ByeReason::Malformed) => "malformed",
+            Some(ByeReason::Unknown) => "unknown",
+        };
+        self.ended.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a refused session.
+    pub fn refused(&self, problem: &Problem) {
+        self.refused.get_or_create(&[("reason", problem.reason())]).inc();
+    }
+
+    /// Counts a warning to the platform team.
+    pub fn noticed(&self, reason: &'static str) {
+        self.notices.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// The text, with the counts of this moment.
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text.
+    pub fn text(&self, census: &Census) -> Result<String, std::fmt::Error> {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.sessions.set(gauge(census.sessions));
+        self.queued.set(gauge(census.queued));
+        self.objects.clear();
+        for (reason, count) in &census.objects {
+            let reason = reason.map_or("Unanswered", k3k_expose_proto::Reason::as_str);
+            self.objects.get_or_create(&[("reason", reason)]).set(gauge(*count));
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Verb {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::Get => "get",
+            Self::List => "list",
+        }
+    }
+}
+
+const fn word(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Absent => "absent",
+        Refusal::Conflict => "conflict",
+        Refusal::Exists => "exists",
+        Refusal::Held(Number::ClusterIp) => "cluster_ip_held",
+        Refusal::Held(Number::NodePort) => "node_port_held",
+        Refusal::OutOfRange(Number::ClusterIp) => "cluster_ip_out_of_range",
+        Refusal::OutOfRange(Number::NodePort) => "node_port_out_of_range",
+        Refusal::Family => "family",
+        Refusal::Immutable => "immutable",
+        Refusal::Denied => "denied",
+        Refusal::Overloaded => "overloaded",
+        Refusal::Unavailable => "unavailable",
+    }
+}

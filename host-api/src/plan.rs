@@ -1,0 +1,532 @@
+//! From what stands and what should stand to the next write. Pure, and level-based: whoever carries out a step asks again
+//! with what stands then, until there is nothing left to do. So a walk goes on by itself after a crash between its steps.
+//!
+//! | fields that cannot change in place | road | keeps |
+//! |---|---|---|
+//! | load-balancer class | over ClusterIP | UID, cluster IP |
+//! | health-check node port | over externalTrafficPolicy Cluster | UID, all other numbers |
+//! | headless to ClusterIP and back; another cluster IP or primary family | over ExternalName | UID |
+//! | another cluster IP or primary family of a *new* virtual UID | delete, create when it is gone | |
+
+use std::collections::BTreeMap;
+
+use k3k_expose_proto::{Key, Uid};
+use k8s_openapi::api::core::v1::ServiceSpec;
+use serde_json::{Map, Value, json};
+
+use crate::translate::{Desired, HEADLESS};
+use crate::twin::{HostService, Twin};
+
+/// The name that a Service answers to while it walks over ExternalName. `.invalid` never resolves (RFC 2606).
+const WALK_NAME: &str = "walk.expose.k3k.io.invalid";
+
+/// Every field of `spec` that we write. Those that the twin should not have are set to null.
+const FIELDS: &[&str] = &[
+    "allocateLoadBalancerNodePorts",
+    "clusterIP",
+    "clusterIPs",
+    "externalIPs",
+    "externalName",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+    "internalTrafficPolicy",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "loadBalancerClass",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    "ports",
+    "publishNotReadyAddresses",
+    "selector",
+    "sessionAffinity",
+    "sessionAffinityConfig",
+    "trafficDistribution",
+    "type",
+];
+
+/// The next step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plan {
+    /// The twin is as it should be.
+    Nothing,
+    /// There is none yet.
+    Create,
+    /// A merge patch, guarded by UID and resourceVersion.
+    Patch(Value),
+    /// Delete it; the next one is made when it is gone.
+    Replace,
+    /// It is on its way out.
+    Wait,
+    /// The name is somebody else's.
+    NameTaken,
+    /// It belongs to another virtual cluster.
+    WrongVirtualCluster,
+}
+
+/// Which road to take. The API server's "may not change" moves on to the next one instead of a retry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Road {
+    /// The one that the table names.
+    #[default]
+    Table,
+    /// Over ExternalName, which drops every immutable field.
+    OverExternalName,
+    /// Delete and create.
+    Replace,
+}
+
+impl Road {
+    /// The road after this one was refused, or `None` after the last.
+    #[must_use]
+    pub const fn next(self) -> Option<Self> {
+        match self {
+            Self::Table => Some(Self::OverExternalName),
+            Self::OverExternalName => Some(Self::Replace),
+            Self::Replace => None,
+        }
+    }
+}
+
+/// Plans the next step for the twin of `key` of the tenant with that UID.
+///
+/// `let_through` is the virtual cluster for which the platform team allows what is not this cluster's to change.
+#[must_use]
+pub fn plan(
+    tenant: &Uid,
+    key: &Key,
+    desired: &Desired,
+    current: Option<&HostService>,
+    road: Road,
+    let_through: Option<&Uid>,
+) -> Plan {
+    let twin = match current {
+        None => return Plan::Create,
+        Some(HostService::Twin(twin)) if twin.marks.tenant == *tenant && twin.marks.key == *key => twin,
+        Some(_) => return Plan::NameTaken,
+    };
+    if twin.terminating {
+        return Plan::Wait;
+    }
+    let home = twin.marks.virtual_cluster.as_ref();
+    if home.is_some_and(|home| *home != desired.virtual_cluster) && let_through != Some(&desired.virtual_cluster) {
+        return Plan::WrongVirtualCluster;
+    }
+    let spec = complete(&desired.spec, &twin.spec);
+    let metadata = metadata(desired, twin);
+    if spec == twin.spec && metadata.is_empty() {
+        return Plan::Nothing;
+    }
+    let renewed = twin.marks.uid.as_ref().is_some_and(|uid| *uid != desired.uid);
+    match step(&spec, &twin.spec, renewed, road) {
+        Step::Straight => Plan::Patch(patch(twin, &spec, metadata)),
+        Step::Over(via) => Plan::Patch(patch(twin, &via, Map::new())),
+        Step::Replace => Plan::Replace,
+    }
+}
+
+enum Step {
+    Straight,
+    Over(Box<ServiceSpec>),
+    Replace,
+}
+
+/// The table at the top of this file.
+fn step(spec: &ServiceSpec, current: &ServiceSpec, renewed: bool, road: Road) -> Step {
+    if current.type_.as_deref() == Some("ExternalName") {
+        return if road == Road::Replace {
+            Step::Replace
+        } else {
+            Step::Straight
+        };
+    }
+    match road {
+        Road::Table => {}
+        Road::OverExternalName => return Step::Over(Box::new(over_external_name(current))),
+        Road::Replace => return Step::Replace,
+    }
+    let is = |spec: &ServiceSpec, word| spec.type_.as_deref() == Some(word);
+    let headless = |spec: &ServiceSpec| spec.cluster_ip.as_deref() == Some(HEADLESS);
+    let family = |spec: &ServiceSpec| spec.ip_families.as_ref().and_then(|families| families.first().cloned());
+    let balancers = is(spec, "LoadBalancer") && is(current, "LoadBalancer");
+    let health = |spec: &ServiceSpec| spec.health_check_node_port;
+    let moved = spec.cluster_ip != current.cluster_ip || family(spec) != family(current);
+    if headless(spec) != headless(current) {
+        Step::Over(Box::new(over_external_name(current)))
+    } else if moved && renewed {
+        Step::Replace
+    } else if moved {
+        Step::Over(Box::new(over_external_name(current)))
+    } else if balancers && spec.load_balancer_class != current.load_balancer_class {
+        Step::Over(Box::new(over_cluster_ip(current)))
+    } else if balancers && health(spec).is_some() && health(current).is_some() && health(spec) != health(current) {
+        Step::Over(Box::new(over_cluster_policy(current)))
+    } else {
+        Step::Straight
+    }
+}
+
+/// The desired spec with every number and default that the tenant left to the host taken from what stands.
+fn complete(desired: &ServiceSpec, current: &ServiceSpec) -> ServiceSpec {
+    let mut spec = desired.clone();
+    let allocated = current.cluster_ip.as_deref().is_some_and(|ip| ip != HEADLESS);
+    // A host that expands a preferred dual stack, or lacks a family of it, is not fought.
+    let preferred = spec.ip_family_policy.as_deref() == Some("PreferDualStack");
+    if allocated && (spec.cluster_ip.is_none() || preferred && spec.cluster_ip == current.cluster_ip) {
+        spec.cluster_ip.clone_from(&current.cluster_ip);
+        spec.cluster_ips.clone_from(&current.cluster_ips);
+        spec.ip_families.clone_from(&current.ip_families);
+    }
+    let or = |wish: &mut Option<String>, stands: &Option<String>| {
+        if wish.is_none() {
+            wish.clone_from(stands);
+        }
+    };
+    or(&mut spec.ip_family_policy, &current.ip_family_policy);
+    or(&mut spec.internal_traffic_policy, &current.internal_traffic_policy);
+    if spec.ip_families.is_none() {
+        spec.ip_families.clone_from(&current.ip_families);
+    }
+    let external = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
+    if external {
+        or(&mut spec.external_traffic_policy, &current.external_traffic_policy);
+        for port in spec.ports.iter_mut().flatten().filter(|port| port.node_port.is_none()) {
+            let same = current
+                .ports
+                .iter()
+                .flatten()
+                .find(|p| p.port == port.port && p.protocol == port.protocol);
+            port.node_port = same.and_then(|same| same.node_port);
+        }
+    }
+    if spec.type_.as_deref() == Some("LoadBalancer") {
+        spec.allocate_load_balancer_node_ports = spec
+            .allocate_load_balancer_node_ports
+            .or(current.allocate_load_balancer_node_ports);
+        if spec.external_traffic_policy.as_deref() == Some("Local") {
+            spec.health_check_node_port = spec.health_check_node_port.or(current.health_check_node_port);
+        }
+    }
+    let unset = |spec: &ServiceSpec| {
+        spec.session_affinity_config.as_ref().is_some_and(|config| {
+            config
+                .client_ip
+                .as_ref()
+                .is_none_or(|client_ip| client_ip.timeout_seconds.is_none())
+        })
+    };
+    if unset(&spec) && current.session_affinity_config.is_some() {
+        spec.session_affinity_config
+            .clone_from(&current.session_affinity_config);
+    }
+    spec
+}
+
+/// What of labels and annotations must change: ours are set or taken away, those of others stay.
+fn metadata(desired: &Desired, twin: &Twin) -> Map<String, Value> {
+    let mut metadata = Map::new();
+    let labels = changes(&desired.labels, &twin.labels, &twin.own_labels);
+    let annotations = changes(&desired.annotations, &twin.annotations, &twin.own_annotations);
+    for (field, changes) in [("labels", labels), ("annotations", annotations)] {
+        if !changes.is_empty() {
+            metadata.insert(field.to_owned(), Value::Object(changes));
+        }
+    }
+    metadata
+}
+
+fn changes(
+    desired: &BTreeMap<String, String>,
+    current: &BTreeMap<String, String>,
+    own: &[String],
+) -> Map<String, Value> {
+    let set = desired.iter().filter(|&(key, value)| current.get(key) != Some(value));
+    let set = set.map(|(key, value)| (key.clone(), Value::from(value.as_str())));
+    let gone = own
+        .iter()
+        .filter(|&key| current.contains_key(key) && !desired.contains_key(key));
+    set.chain(gone.map(|key| (key.clone(), Value::Null))).collect()
+}
+
+/// A merge patch (RFC 7396) that makes `spec` exactly this, and fails if the twin is another or has moved on.
+fn patch(twin: &Twin, spec: &ServiceSpec, mut metadata: Map<String, Value>) -> Value {
+    metadata.insert("uid".to_owned(), twin.uid.as_str().into());
+    metadata.insert("resourceVersion".to_owned(), twin.resource_version.as_str().into());
+    let mut fields = match json!(spec) {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    for &field in FIELDS {
+        fields.entry(field).or_insert(Value::Null);
+    }
+    if let Some(Value::Object(selector)) = fields.get_mut("selector") {
+        for key in twin.spec.selector.iter().flatten().map(|(key, _)| key) {
+            selector.entry(key.as_str()).or_insert(Value::Null);
+        }
+    }
+    json!({"metadata": metadata, "spec": fields})
+}
+
+fn without_node_ports(current: &ServiceSpec) -> ServiceSpec {
+    let mut spec = current.clone();
+    for port in spec.ports.iter_mut().flatten() {
+        port.node_port = None;
+    }
+    spec
+}
+
+fn over_external_name(current: &ServiceSpec) -> ServiceSpec {
+    ServiceSpec {
+        type_: Some("ExternalName".to_owned()),
+        external_name: Some(WALK_NAME.to_owned()),
+        ports: without_node_ports(current).ports,
+        selector: current.selector.clone(),
+        session_affinity: current.session_affinity.clone(),
+        session_affinity_config: current.session_affinity_config.clone(),
+        publish_not_ready_addresses: current.publish_not_ready_addresses,
+        ..ServiceSpec::default()
+    }
+}
+
+fn over_cluster_ip(current: &ServiceSpec) -> ServiceSpec {
+    ServiceSpec {
+        type_: Some("ClusterIP".to_owned()),
+        load_balancer_class: None,
+        load_balancer_source_ranges: None,
+        allocate_load_balancer_node_ports: None,
+        external_traffic_policy: None,
+        health_check_node_port: None,
+        ..without_node_ports(current)
+    }
+}
+
+fn over_cluster_policy(current: &ServiceSpec) -> ServiceSpec {
+    ServiceSpec {
+        external_traffic_policy: Some("Cluster".to_owned()),
+        health_check_node_port: None,
+        ..current.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::{self, Marks};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+    fn spec(json: &Value) -> ServiceSpec {
+        let mut base = json!({"type": "ClusterIP", "clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
+            "sessionAffinity": "None", "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]});
+        for (field, value) in json.as_object().unwrap() {
+            base[field] = value.clone();
+        }
+        twin::normalize(serde_json::from_value(base).unwrap())
+    }
+
+    fn balancer(json: &Value) -> ServiceSpec {
+        let mut base = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": true, "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": 31000, "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080, "nodePort": 30080}]});
+        for (field, value) in json.as_object().unwrap() {
+            base[field] = value.clone();
+        }
+        spec(&base)
+    }
+
+    fn uid(text: &str) -> Uid {
+        Uid::parse(text).unwrap()
+    }
+
+    fn key() -> Key {
+        Key::service("default", "web").unwrap()
+    }
+
+    fn desired(spec: ServiceSpec) -> Desired {
+        Desired {
+            name: "web".to_owned(),
+            uid: uid("v"),
+            virtual_cluster: uid("vc"),
+            labels: BTreeMap::from([("a".to_owned(), "1".to_owned())]),
+            annotations: BTreeMap::new(),
+            owner: OwnerReference::default(),
+            spec,
+        }
+    }
+
+    fn standing(spec: ServiceSpec) -> Twin {
+        Twin {
+            uid: "u".to_owned(),
+            resource_version: "7".to_owned(),
+            terminating: false,
+            marks: Marks {
+                tenant: uid("t"),
+                key: key(),
+                ours: true,
+                uid: Some(uid("v")),
+                virtual_cluster: Some(uid("vc")),
+            },
+            labels: BTreeMap::from([("a".to_owned(), "1".to_owned())]),
+            annotations: BTreeMap::new(),
+            own_labels: vec!["a".to_owned()],
+            own_annotations: Vec::new(),
+            made_by_k3k: false,
+            spec,
+            ingress: Vec::new(),
+            conditions: Vec::new(),
+        }
+    }
+
+    fn planned(spec: ServiceSpec, twin: Twin) -> Plan {
+        plan(
+            &uid("t"),
+            &key(),
+            &desired(spec),
+            Some(&HostService::Twin(Box::new(twin))),
+            Road::Table,
+            None,
+        )
+    }
+
+    fn patched(plan: Plan) -> Value {
+        match plan {
+            Plan::Patch(patch) => patch,
+            other => panic!("expected a patch, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_right_is_left_alone() {
+        assert_eq!(planned(spec(&json!({})), standing(spec(&json!({})))), Plan::Nothing);
+        assert_eq!(
+            planned(balancer(&json!({})), standing(balancer(&json!({})))),
+            Plan::Nothing
+        );
+    }
+
+    #[test]
+    fn numbers_that_the_tenant_left_open_are_the_hosts() {
+        let open = json!({"clusterIP": "", "clusterIPs": [], "healthCheckNodePort": 0,
+            "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]});
+        assert_eq!(planned(balancer(&open), standing(balancer(&json!({})))), Plan::Nothing);
+    }
+
+    #[test]
+    fn a_patch_names_every_field_and_guards_itself() {
+        let mut twin = standing(spec(
+            &json!({"externalIPs": ["192.0.2.1"], "selector": {"app": "x", "evil": "y"}}),
+        ));
+        twin.labels.insert("foreign".to_owned(), "2".to_owned());
+        twin.own_labels.push("old".to_owned());
+        twin.labels.insert("old".to_owned(), "3".to_owned());
+        let patch = patched(planned(spec(&json!({"selector": {"app": "web"}})), twin));
+        assert_eq!(
+            patch["metadata"],
+            json!({"uid": "u", "resourceVersion": "7", "labels": {"old": null}})
+        );
+        let fields = patch["spec"].as_object().unwrap();
+        assert_eq!(fields.len(), FIELDS.len());
+        assert_eq!(fields["selector"], json!({"app": "web", "evil": null}));
+        assert!(fields["externalIPs"].is_null() && fields["loadBalancerIP"].is_null());
+    }
+
+    #[test]
+    fn a_selector_that_goes_is_taken_away() {
+        let patch = patched(planned(
+            spec(&json!({})),
+            standing(spec(&json!({"selector": {"app": "x"}}))),
+        ));
+        assert!(patch["spec"]["selector"].is_null());
+    }
+
+    #[test]
+    fn immutable_fields_are_walked_by_the_table() {
+        let via = |to: ServiceSpec, from: ServiceSpec| patched(planned(to, standing(from)))["spec"].clone();
+        let headless = spec(&json!({"clusterIP": "None", "clusterIPs": ["None"]}));
+        assert_eq!(via(headless.clone(), spec(&json!({})))["type"], "ExternalName");
+        assert_eq!(via(spec(&json!({})), headless)["type"], "ExternalName");
+        assert_eq!(
+            via(spec(&json!({"clusterIP": "10.43.0.8"})), spec(&json!({})))["type"],
+            "ExternalName"
+        );
+
+        let class = via(
+            balancer(&json!({"loadBalancerClass": "b"})),
+            balancer(&json!({"loadBalancerClass": "a"})),
+        );
+        assert_eq!(
+            (&class["type"], &class["clusterIP"]),
+            (&json!("ClusterIP"), &json!("10.43.0.9"))
+        );
+        assert!(class["loadBalancerClass"].is_null());
+
+        let health = via(balancer(&json!({"healthCheckNodePort": 31001})), balancer(&json!({})));
+        assert_eq!(
+            (&health["externalTrafficPolicy"], &health["type"]),
+            (&json!("Cluster"), &json!("LoadBalancer"))
+        );
+        assert_eq!(health["ports"][0]["nodePort"], 30080);
+
+        let straight = via(spec(&json!({})), balancer(&json!({})));
+        assert_eq!(straight["type"], "ClusterIP");
+        assert!(straight["healthCheckNodePort"].is_null() && straight["externalTrafficPolicy"].is_null());
+    }
+
+    #[test]
+    fn from_the_middle_of_a_walk_the_road_is_straight() {
+        let middle = over_external_name(&spec(&json!({})));
+        let patch = patched(planned(
+            spec(&json!({"clusterIP": "None", "clusterIPs": ["None"]})),
+            standing(middle),
+        ));
+        assert_eq!(patch["spec"]["clusterIP"], "None");
+        assert!(patch["spec"]["externalName"].is_null());
+    }
+
+    #[test]
+    fn a_new_object_with_another_address_is_a_new_twin() {
+        let mut twin = standing(spec(&json!({})));
+        twin.marks.uid = Some(uid("old"));
+        assert_eq!(planned(spec(&json!({"clusterIP": "10.43.0.8"})), twin), Plan::Replace);
+    }
+
+    #[test]
+    fn a_refused_road_leads_to_the_next() {
+        let current = HostService::Twin(Box::new(standing(spec(&json!({})))));
+        let to = desired(spec(&json!({"sessionAffinity": "ClientIP"})));
+        let by = |road| plan(&uid("t"), &key(), &to, Some(&current), road, None);
+        assert_eq!(patched(by(Road::Table))["spec"]["type"], "ClusterIP");
+        assert_eq!(patched(by(Road::OverExternalName))["spec"]["type"], "ExternalName");
+        assert_eq!(by(Road::Replace), Plan::Replace);
+    }
+
+    #[test]
+    fn what_is_not_ours_to_write_is_not_written() {
+        let to = desired(spec(&json!({})));
+        let by = |current: Option<HostService>, through: Option<&Uid>| {
+            plan(&uid("t"), &key(), &to, current.as_ref(), Road::Table, through)
+        };
+        let with = |change: &dyn Fn(&mut Twin)| {
+            let mut twin = standing(spec(&json!({"sessionAffinity": "ClientIP"})));
+            change(&mut twin);
+            Some(HostService::Twin(Box::new(twin)))
+        };
+        assert_eq!(by(None, None), Plan::Create);
+        assert_eq!(by(with(&|twin| twin.terminating = true), None), Plan::Wait);
+        assert_eq!(
+            by(with(&|twin| twin.marks.tenant = uid("other")), None),
+            Plan::NameTaken
+        );
+        assert_eq!(
+            by(with(&|twin| twin.marks.key = Key::service("x", "y").unwrap()), None),
+            Plan::NameTaken
+        );
+        let foreign = HostService::Foreign(twin::Foreign {
+            resource_version: String::new(),
+            numbers: twin::Held::default(),
+        });
+        assert_eq!(by(Some(foreign), None), Plan::NameTaken);
+        let reset = with(&|twin| twin.marks.virtual_cluster = Some(uid("older")));
+        assert_eq!(by(reset.clone(), None), Plan::WrongVirtualCluster);
+        assert_eq!(by(reset.clone(), Some(&uid("another"))), Plan::WrongVirtualCluster);
+        assert!(matches!(by(reset, Some(&uid("vc"))), Plan::Patch(_)));
+    }
+}

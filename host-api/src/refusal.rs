@@ -1,0 +1,177 @@
+//! What the API server's refusal of a write means. Pure.
+//!
+//! Status, reason and field path are matched first. Prose is matched only where the API server gives one status for
+//! several causes, and where it fails with a plain 500 (a held health-check node port).
+
+use kube::core::Status;
+
+/// What a failed write means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The object of the write is not there (404).
+    Absent,
+    /// The object has moved on (409).
+    Conflict,
+    /// The name is taken (409).
+    Exists,
+    /// A number is held. A create whose own name is taken looks the same: numbers are drawn before names are checked.
+    Held(Number),
+    /// A number lies outside the host's ranges.
+    OutOfRange(Number),
+    /// The host lacks an IP family.
+    Family,
+    /// A field cannot change in place.
+    Immutable,
+    /// The host refuses the object: quota, admission or validation.
+    Denied,
+    /// The API server asks for less (429).
+    Overloaded,
+    /// The API server or the road to it failed: nothing is known about the write.
+    Unavailable,
+}
+
+/// A kind of number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Number {
+    /// A cluster IP.
+    ClusterIp,
+    /// A node port, or the health-check node port.
+    NodePort,
+}
+
+/// Reads a failed call.
+#[must_use]
+pub fn read(error: &kube::Error) -> Refusal {
+    match error {
+        kube::Error::Api(status) => read_status(status),
+        _ => Refusal::Unavailable,
+    }
+}
+
+fn read_status(status: &Status) -> Refusal {
+    match (status.code, status.reason.as_str()) {
+        (404, _) => Refusal::Absent,
+        (409, "AlreadyExists") => Refusal::Exists,
+        (409, _) => Refusal::Conflict,
+        (422, _) => invalid(status),
+        (429, _) => Refusal::Overloaded,
+        (500, _) if status.message.contains("allocate requested HealthCheck NodePort") => {
+            Refusal::Held(Number::NodePort)
+        }
+        (400..=499, _) => Refusal::Denied,
+        _ => Refusal::Unavailable,
+    }
+}
+
+fn invalid(status: &Status) -> Refusal {
+    let causes = status
+        .details
+        .as_ref()
+        .map(|details| details.causes.as_slice())
+        .unwrap_or_default();
+    let says = |words: &str| status.message.contains(words);
+    let about = |part: &str| causes.iter().any(|cause| cause.field.contains(part));
+    let number = if about("odePort") { Some(Number::NodePort) } else { None };
+    let number = number.or_else(|| about("clusterIP").then_some(Number::ClusterIp));
+    match number {
+        Some(number) if says("already allocated") => Refusal::Held(number),
+        Some(number) if says("not match the current range") || says("not in the valid range") => {
+            Refusal::OutOfRange(number)
+        }
+        _ if says("may not change") || says("immutable") || says("may not be changed") => Refusal::Immutable,
+        _ if about("ipFamil") || about("clusterIPs") => Refusal::Family,
+        _ => Refusal::Denied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn of(code: u16, reason: &str, field: &str, message: &str) -> Refusal {
+        let status = json!({"status": "Failure", "code": code, "reason": reason, "message": message,
+            "details": {"causes": [{"field": field, "message": message}]}});
+        read_status(&serde_json::from_value(status).unwrap())
+    }
+
+    #[test]
+    fn refusals_of_a_real_api_server_are_told_apart() {
+        let table = [
+            (of(404, "NotFound", "", "services \"x\" not found"), Refusal::Absent),
+            (
+                of(409, "AlreadyExists", "", "services \"x\" already exists"),
+                Refusal::Exists,
+            ),
+            (
+                of(409, "Conflict", "", "the object has been modified"),
+                Refusal::Conflict,
+            ),
+            (
+                of(
+                    422,
+                    "Invalid",
+                    "spec.clusterIPs",
+                    "failed to allocate IP 10.43.0.9: provided IP is already allocated",
+                ),
+                Refusal::Held(Number::ClusterIp),
+            ),
+            (
+                of(
+                    422,
+                    "Invalid",
+                    "spec.clusterIPs",
+                    "the provided network does not match the current range",
+                ),
+                Refusal::OutOfRange(Number::ClusterIp),
+            ),
+            (
+                of(
+                    422,
+                    "Invalid",
+                    "spec.ports[0].nodePort",
+                    "provided port is already allocated",
+                ),
+                Refusal::Held(Number::NodePort),
+            ),
+            (
+                of(
+                    422,
+                    "Invalid",
+                    "spec.ports[0].nodePort",
+                    "provided port is not in the valid range",
+                ),
+                Refusal::OutOfRange(Number::NodePort),
+            ),
+            (
+                of(
+                    500,
+                    "InternalError",
+                    "",
+                    "failed to allocate requested HealthCheck NodePort 31000: taken",
+                ),
+                Refusal::Held(Number::NodePort),
+            ),
+            (
+                of(422, "Invalid", "spec.loadBalancerClass", "may not change once set"),
+                Refusal::Immutable,
+            ),
+            (
+                of(422, "Invalid", "spec.clusterIPs[0]", "may not change once set"),
+                Refusal::Immutable,
+            ),
+            (
+                of(422, "Invalid", "spec.ipFamilies[0]", "not configured on this cluster"),
+                Refusal::Family,
+            ),
+            (of(422, "Invalid", "spec.ports", "Required value"), Refusal::Denied),
+            (of(403, "Forbidden", "", "exceeded quota"), Refusal::Denied),
+            (of(429, "TooManyRequests", "", "later"), Refusal::Overloaded),
+            (of(503, "ServiceUnavailable", "", "later"), Refusal::Unavailable),
+            (of(500, "InternalError", "", "webhook timed out"), Refusal::Unavailable),
+        ];
+        for (is, expected) in table {
+            assert_eq!(is, expected);
+        }
+    }
+}

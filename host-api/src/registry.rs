@@ -1,0 +1,196 @@
+//! All that host-api knows, and what follows from each thing it hears. Pure: time is passed in, effects are handed out.
+//!
+//! Three kinds of news come in (lines of sessions, events of the host, results of writes) and three kinds of effect go
+//! out (sessions to wake, work for the writer, notices for the platform team). The rest is state, rebuilt from the host
+//! and from the agents after a restart.
+
+mod events;
+mod sessions;
+mod settle;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use k3k_expose_proto::{Key, Reason, Uid};
+
+use crate::cluster::ClusterState;
+use crate::ledger::Ledger;
+use crate::notice::Notice;
+use crate::queue::Queue;
+use crate::services::{Blocker, HostName, HostServices};
+use crate::session::{Session, SessionId};
+
+pub use sessions::TooManyTakeovers;
+pub use settle::Task;
+
+/// First delay before something that failed is tried again; doubles with each failure.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest delay before something that failed is tried again.
+const RETRY_MOST: Duration = Duration::from_secs(30);
+
+/// Everything that host-api knows.
+#[derive(Debug)]
+pub struct Registry {
+    epoch: Uid,
+    services: HostServices,
+    clusters: HashMap<Uid, ClusterState>,
+    tenants: HashMap<Uid, Ledger>,
+    sessions: HashMap<SessionId, Session>,
+    queue: Queue,
+    waiting: BTreeMap<Blocker, BTreeSet<(Uid, Key)>>,
+    retries: BTreeSet<(Duration, Uid, Key)>,
+    random: fastrand::Rng,
+    last_session: SessionId,
+    last_snapshot: u64,
+    last_version: u64,
+    effects: Effects,
+}
+
+/// What the caller must do after it has let go of the registry.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Sessions that have something to tell.
+    pub wake: BTreeSet<SessionId>,
+    /// There is work for the writer, or an earlier time at which there will be.
+    pub work: bool,
+    /// What the platform team should know.
+    pub notices: Vec<Notice>,
+}
+
+/// Counts for metrics and probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Open sessions.
+    pub sessions: usize,
+    /// Objects wanted, by the reason of their newest answer; `None` while they have none.
+    pub objects: BTreeMap<Option<Reason>, usize>,
+    /// Objects that wait for the writer or are being written.
+    pub queued: usize,
+}
+
+impl Registry {
+    /// An empty registry of a process that calls itself `epoch`. The seed drives nothing but jitter.
+    #[must_use]
+    pub fn new(epoch: Uid, seed: u64) -> Self {
+        Self {
+            epoch,
+            services: HostServices::default(),
+            clusters: HashMap::new(),
+            tenants: HashMap::new(),
+            sessions: HashMap::new(),
+            queue: Queue::default(),
+            waiting: BTreeMap::new(),
+            retries: BTreeSet::new(),
+            random: fastrand::Rng::with_seed(seed),
+            last_session: 0,
+            last_snapshot: 0,
+            last_version: 0,
+            effects: Effects::default(),
+        }
+    }
+
+    /// What has to be done since the last call.
+    pub fn effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The next object for the writer, its own until [`Registry::done`].
+    pub fn take(&mut self) -> Option<(Uid, Key)> {
+        self.queue.take()
+    }
+
+    /// Gives an object back.
+    pub fn done(&mut self, tenant: &Uid, key: &Key) {
+        self.queue.done(tenant, key);
+        self.effects.work |= !self.queue.is_empty();
+    }
+
+    /// Whether work waits for the writer.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Takes up what is due, and tells when to come again.
+    pub fn tick(&mut self, now: Duration) -> Option<Duration> {
+        while let Some((time, _, _)) = self.retries.first()
+            && *time <= now
+        {
+            if let Some((_, tenant, key)) = self.retries.pop_first() {
+                self.need(&tenant, &key);
+            }
+        }
+        self.retries.first().map(|(time, _, _)| *time)
+    }
+
+    /// Counts for metrics and probes.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let mut census = Census {
+            sessions: self.sessions.len(),
+            queued: self.queue.len(),
+            ..Census::default()
+        };
+        for (_, record) in self.tenants.values().flat_map(Ledger::records) {
+            *census
+                .objects
+                .entry(record.answer.as_ref().map(|answer| answer.reason))
+                .or_default() += 1;
+        }
+        census
+    }
+
+    /// Sees to it that an object is looked at (again): by the writer if it is at hand, else by asking the agent for it.
+    fn need(&mut self, tenant: &Uid, key: &Key) {
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        let session = ledger.session;
+        match ledger.record_mut(key) {
+            Some(record) if record.object.is_none() => {
+                record.stale = true;
+                if let Some(session) = session {
+                    if let Some(state) = self.sessions.get_mut(&session) {
+                        state.wants.insert(key.clone());
+                    }
+                    self.effects.wake.insert(session);
+                }
+            }
+            _ => {
+                self.queue.add(tenant, key.clone());
+                self.effects.work = true;
+            }
+        }
+    }
+
+    /// Looks again at an object after a delay that doubles with each failure, with full jitter.
+    fn retry(&mut self, tenant: &Uid, key: &Key, now: Duration) {
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        let failures = ledger.failures.entry(key.clone()).or_default();
+        *failures = failures.saturating_add(1);
+        let longest = RETRY_FIRST.saturating_mul(1 << (*failures).min(10)).min(RETRY_MOST);
+        let delay = RETRY_FIRST + longest.mul_f64(self.random.f64());
+        self.retry_at(tenant, key, now + delay);
+    }
+
+    fn retry_at(&mut self, tenant: &Uid, key: &Key, time: Duration) {
+        self.retries.insert((time, tenant.clone(), key.clone()));
+        self.effects.work = true;
+    }
+
+    /// The twin's place on the host.
+    fn place(ledger: &Ledger, key: &Key) -> HostName {
+        HostName {
+            namespace: ledger.tenant.namespace().to_owned(),
+            name: crate::name::twin(key.name(), key.namespace(), ledger.tenant.cluster()),
+        }
+    }
+
+    fn wake_of(&mut self, tenant: &Uid) {
+        if let Some(session) = self.tenants.get(tenant).and_then(|ledger| ledger.session) {
+            self.effects.wake.insert(session);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! News from the host: Services, Clusters and pods that come, change and go. Pure.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k3k_expose_proto::message::ByeReason;
+use k3k_expose_proto::{Key, Reason, Uid};
+use k8s_openapi::api::core::v1::Service;
+
+use super::Registry;
+use crate::cluster::ClusterState;
+use crate::notice::{Notice, NoticeKind};
+use crate::services::{Blocker, Change, HostName};
+use crate::session::Session;
+use crate::twin::{HostService, Twin};
+
+impl Registry {
+    /// A Service of the host as the watch shows it.
+    pub fn service_seen(&mut self, service: Service, now: Duration) {
+        let at = name_of(&service);
+        if let Some(change) = self.services.seen(service) {
+            self.changed(&at, &change, now);
+        }
+    }
+
+    /// A Service of the host as a read of this moment shows it.
+    pub fn service_read(&mut self, service: Service, now: Duration) {
+        let at = name_of(&service);
+        if let Some(change) = self.services.read(service) {
+            self.changed(&at, &change, now);
+        }
+    }
+
+    /// A Service of the host as the answer to a write shows it.
+    pub fn service_answered(&mut self, service: Service, now: Duration) {
+        let at = name_of(&service);
+        if let Some(change) = self.services.answered(service) {
+            self.changed(&at, &change, now);
+        }
+    }
+
+    /// A Service of the host is gone.
+    pub fn service_gone(&mut self, at: &HostName, resource_version: Option<&str>, now: Duration) {
+        if let Some(change) = self.services.gone(at.clone(), resource_version) {
+            self.changed(at, &change, now);
+        }
+    }
+
+    /// All Services of the host are these: what a new list lacks is gone.
+    pub fn services_listed(&mut self, listed: &BTreeSet<HostName>, now: Duration) {
+        for at in self.services.names().into_iter().filter(|at| !listed.contains(at)) {
+            self.service_gone(&at, None, now);
+        }
+    }
+
+    /// A Cluster as the watch shows it.
+    pub fn cluster_seen(&mut self, cluster: &Uid, state: ClusterState) {
+        if self.clusters.get(cluster) == Some(&state) {
+            return;
+        }
+        self.clusters.insert(cluster.clone(), state);
+        let Some(ledger) = self.tenants.get_mut(cluster) else {
+            return;
+        };
+        // What was refused or put off under the old state may be judged otherwise now.
+        let keys: Vec<Key> = ledger.records().map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.need(cluster, &key);
+        }
+        self.collect(cluster);
+    }
+
+    /// A Cluster is gone, and its tenant with it. Its twins go by their owner reference.
+    pub fn cluster_gone(&mut self, cluster: &Uid) {
+        self.clusters.remove(cluster);
+        self.tenants.remove(cluster);
+        let of_cluster = |session: &Session| session.tenant == *cluster;
+        self.end_sessions(ByeReason::Expired, "the Cluster is gone", of_cluster);
+    }
+
+    /// All Clusters of the host are these.
+    pub fn clusters_listed(&mut self, listed: &BTreeSet<Uid>) {
+        let gone: Vec<Uid> = self
+            .clusters
+            .keys()
+            .filter(|&cluster| !listed.contains(cluster))
+            .cloned()
+            .collect();
+        for cluster in gone {
+            self.cluster_gone(&cluster);
+        }
+    }
+
+    /// A pod is gone or done.
+    pub fn pod_gone(&mut self, pod: &Uid) {
+        self.end_sessions(ByeReason::Expired, "the pod is gone", |session| session.pod == *pod);
+    }
+
+    /// UIDs of the pods that hold sessions.
+    #[must_use]
+    pub fn session_pods(&self) -> BTreeSet<Uid> {
+        self.sessions.values().map(|session| session.pod.clone()).collect()
+    }
+
+    /// Asks for a look at every twin of a tenant that nobody wants.
+    pub(super) fn collect(&mut self, tenant: &Uid) {
+        let Some(ledger) = self.tenants.get(tenant) else { return };
+        let twins = self
+            .services
+            .twins(ledger.tenant.namespace())
+            .filter(|(_, twin)| twin.marks.tenant == *tenant);
+        let unwanted = twins.filter(|(_, twin)| ledger.record(&twin.marks.key).is_none());
+        let keys: Vec<Key> = unwanted.map(|(_, twin)| twin.marks.key.clone()).collect();
+        for key in keys {
+            self.need(tenant, &key);
+        }
+    }
+
+    pub(super) fn unblock(&mut self, blocker: &Blocker, tenant: &Uid, key: &Key) {
+        if let Some(waiting) = self.waiting.get_mut(blocker) {
+            waiting.remove(&(tenant.clone(), key.clone()));
+            if waiting.is_empty() {
+                self.waiting.remove(blocker);
+            }
+        }
+    }
+
+    pub(super) fn notify(&mut self, tenant: &Uid, kind: NoticeKind) {
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        if ledger.noticed.replace(kind.clone()).as_ref() == Some(&kind) {
+            return;
+        }
+        self.effects.notices.push(Notice {
+            cluster: tenant.clone(),
+            namespace: ledger.tenant.namespace().to_owned(),
+            name: ledger.tenant.cluster().to_owned(),
+            kind,
+        });
+    }
+
+    fn changed(&mut self, at: &HostName, change: &Change, now: Duration) {
+        for blocker in &change.freed {
+            for (tenant, key) in self.waiting.remove(blocker).unwrap_or_default() {
+                self.need(&tenant, &key);
+            }
+        }
+        let before = change.before.as_ref().and_then(twin_of);
+        let after = self.services.get(at).and_then(twin_of).cloned();
+        let marks = [before, after.as_ref()].map(|twin| twin.map(|twin| twin.marks.clone()));
+        let [was, is] = &marks;
+        if let Some(marks) = was {
+            self.compare(&marks.tenant, &marks.key, before, after.as_ref(), now);
+        }
+        if let Some(marks) = is
+            && was
+                .as_ref()
+                .is_none_or(|was| (&was.tenant, &was.key) != (&marks.tenant, &marks.key))
+        {
+            self.compare(&marks.tenant, &marks.key, None, after.as_ref(), now);
+        }
+    }
+
+    /// What a change of a twin means for the object that it is the twin of.
+    fn compare(&mut self, tenant: &Uid, key: &Key, before: Option<&Twin>, after: Option<&Twin>, now: Duration) {
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        let complete = ledger.complete;
+        let Some(record) = ledger.record_mut(key) else {
+            if complete && after.is_some_and(|twin| !twin.terminating) {
+                self.need(tenant, key);
+            }
+            return;
+        };
+        // While the object is at hand the writer works on it and will see what stands by itself.
+        if record.object.is_some() {
+            return;
+        }
+        let applied = record.stands(Reason::Applied);
+        match (before, after) {
+            (Some(before), Some(after)) if before.same_as(after) => self.refresh(tenant, key, after),
+            _ if applied && record.contest.undone(now) => self.contested(tenant, key, now),
+            _ => self.need(tenant, key),
+        }
+    }
+
+    /// Tells the agent what the host changed in a twin's status.
+    fn refresh(&mut self, tenant: &Uid, key: &Key, twin: &Twin) {
+        let answer = self
+            .tenants
+            .get(tenant)
+            .and_then(|ledger| ledger.record(key))
+            .and_then(|it| it.answer.as_ref());
+        let Some(answer) = answer.filter(|answer| answer.reason == Reason::Applied) else {
+            return;
+        };
+        if answer.load_balancer != twin.ingress || answer.conditions != twin.conditions {
+            self.conclude(tenant, key, Reason::Applied, None);
+        }
+    }
+}
+
+fn twin_of(service: &HostService) -> Option<&Twin> {
+    match service {
+        HostService::Twin(twin) => Some(twin),
+        HostService::Foreign(_) => None,
+    }
+}
+
+fn name_of(service: &Service) -> HostName {
+    HostName {
+        namespace: service.metadata.namespace.clone().unwrap_or_default(),
+        name: service.metadata.name.clone().unwrap_or_default(),
+    }
+}

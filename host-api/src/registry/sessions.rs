@@ -1,0 +1,321 @@
+//! News from agents: sessions that open, speak and close. Pure.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k3k_expose_proto::limits::{IN_FLIGHT, WANT_KEYS};
+use k3k_expose_proto::message::{
+    AgentBeat, Bye, ByeReason, Delete, End, FromAgent, FromHost, Hello, Limits, Put, Resume, Role, Want, Welcome,
+};
+use k3k_expose_proto::{Key, Reason, Tally, Uid};
+
+use super::Registry;
+use crate::cluster::ClusterState;
+use crate::guard;
+use crate::ledger::{Ledger, Record, Said};
+use crate::notice::NoticeKind;
+use crate::session::{Phase, Session, SessionId, bye};
+use crate::tenant::Tenant;
+
+/// Most take-overs of a tenant's session …
+const TAKEOVERS: usize = 3;
+/// … within this long.
+const TAKEOVERS_WITHIN: Duration = Duration::from_secs(60);
+
+/// A tenant's session is being taken over too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this session was taken over more than {TAKEOVERS} times within a minute: do two agents hold the same token?")]
+pub struct TooManyTakeovers;
+
+impl Registry {
+    /// Opens a session for a tenant; an older one of the same tenant ends.
+    ///
+    /// # Errors
+    /// [`TooManyTakeovers`].
+    pub fn open(
+        &mut self,
+        tenant: &Tenant,
+        state: ClusterState,
+        pod: Uid,
+        hello: &Hello,
+        now: Duration,
+    ) -> Result<(SessionId, Welcome), TooManyTakeovers> {
+        self.clusters.insert(tenant.id().clone(), state);
+        let ledger = self
+            .tenants
+            .entry(tenant.id().clone())
+            .or_insert_with(|| Ledger::new(tenant.clone(), hello.virtual_cluster.clone(), hello.projection));
+        if let Some(older) = ledger.session {
+            ledger
+                .takeovers
+                .retain(|&time| now.saturating_sub(time) < TAKEOVERS_WITHIN);
+            if ledger.takeovers.len() >= TAKEOVERS {
+                return Err(TooManyTakeovers);
+            }
+            ledger.takeovers.push_back(now);
+            if let Some(session) = self.sessions.get_mut(&older) {
+                session.end(ByeReason::Superseded, "a newer session of this tenant took over", None);
+            }
+            self.effects.wake.insert(older);
+        }
+        if ledger.virtual_cluster != hello.virtual_cluster || ledger.projection != hello.projection {
+            ledger.reset(hello.virtual_cluster.clone(), hello.projection);
+        }
+        let hello_tally = Tally {
+            count: hello.count,
+            root: hello.root,
+        };
+        let resumed = ledger.complete && ledger.tally() == hello_tally;
+        self.last_session += 1;
+        let id = self.last_session;
+        ledger.session = Some(id);
+        let told = match (&hello.seen, resumed) {
+            // Every put of a snapshot is answered, so nothing older needs to be told.
+            (_, false) => self.last_version,
+            (Some(seen), true) if seen.epoch == self.epoch => seen.version,
+            (_, true) => 0,
+        };
+        let phase = if resumed { Phase::Changes } else { self.snapshot() };
+        self.sessions.insert(
+            id,
+            Session {
+                tenant: tenant.id().clone(),
+                pod,
+                phase,
+                told,
+                wants: if resumed {
+                    self.unsettled(tenant.id())
+                } else {
+                    BTreeSet::new()
+                },
+                wants_all: false,
+                bye: None,
+            },
+        );
+        self.effects.wake.insert(id);
+        let welcome = Welcome {
+            version: 1,
+            session: self.session_name(id),
+            epoch: self.epoch.clone(),
+            role: Role::Active,
+            limits: Limits {
+                in_flight: IN_FLIGHT,
+                annotations: Vec::new(),
+            },
+            resume: if resumed { Resume::Nothing } else { Resume::Snapshot },
+            ends_in_s: 0,
+            warnings: Vec::new(),
+        };
+        Ok((id, welcome))
+    }
+
+    /// Closes a session. What the tenant wants stays.
+    pub fn close(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        if let Some(ledger) = self.tenants.get_mut(&session.tenant)
+            && ledger.session == Some(id)
+        {
+            ledger.session = None;
+        }
+    }
+
+    /// Takes in a line.
+    ///
+    /// # Errors
+    /// The last line to say, when the session cannot go on.
+    pub fn line(&mut self, id: SessionId, line: FromAgent) -> Result<(), Bye> {
+        let current = self.sessions.get(&id).is_some_and(|session| {
+            self.tenants
+                .get(&session.tenant)
+                .is_some_and(|ledger| ledger.session == Some(id))
+        });
+        if !current {
+            return Ok(());
+        }
+        match line {
+            FromAgent::Hello(_) => Err(bye(ByeReason::Malformed, "a session has one hello", None)),
+            FromAgent::Put(put) => {
+                self.put(id, put);
+                Ok(())
+            }
+            FromAgent::Delete(delete) => {
+                self.delete(id, &delete);
+                Ok(())
+            }
+            FromAgent::End(end) => self.end(id, &end),
+            FromAgent::Beat(beat) => {
+                self.beat(id, &beat);
+                Ok(())
+            }
+        }
+    }
+
+    /// The next line to tell in a session. A session whose `bye` was told is over.
+    pub fn next_line(&mut self, id: SessionId) -> Option<FromHost> {
+        let session = self.sessions.get_mut(&id)?;
+        if let Some(bye) = session.bye.take() {
+            return Some(FromHost::Bye(bye));
+        }
+        if std::mem::take(&mut session.wants_all) {
+            session.wants.clear();
+            let phase = self.snapshot();
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.phase = phase;
+            }
+            return Some(FromHost::Want(Want::All));
+        }
+        if !session.wants.is_empty() {
+            let rest = session.wants.iter().nth(WANT_KEYS).cloned();
+            let rest = rest.map(|key| session.wants.split_off(&key)).unwrap_or_default();
+            let keys = std::mem::replace(&mut session.wants, rest);
+            return Some(FromHost::Want(Want::Keys(keys.into_iter().collect())));
+        }
+        let answer = self.tenants.get(&session.tenant)?.answer_after(session.told)?;
+        session.told = answer.version;
+        Some(FromHost::Answer(Box::new(answer.clone())))
+    }
+
+    /// Ends every session that `which` picks.
+    pub fn end_sessions(&mut self, reason: ByeReason, message: &str, which: impl Fn(&Session) -> bool) {
+        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| which(session)) {
+            session.end(reason, message, None);
+            self.effects.wake.insert(*id);
+        }
+    }
+
+    fn put(&mut self, id: SessionId, put: Put) {
+        let key = put.key.clone();
+        let Some((session, ledger)) = self.speaking(id) else {
+            return;
+        };
+        session.wants.remove(&key);
+        let tenant = session.tenant.clone();
+        match ledger.put(put, &mut session.phase) {
+            Said::Known => self.conclude(&tenant, &key, Reason::Applied, None),
+            Said::New => self.need(&tenant, &key),
+        }
+    }
+
+    fn delete(&mut self, id: SessionId, delete: &Delete) {
+        let Some((session, ledger)) = self.speaking(id) else {
+            return;
+        };
+        session.wants.remove(&delete.key);
+        let tenant = session.tenant.clone();
+        if let Some(record) = ledger.delete(&delete.key, &delete.uid, &mut session.phase) {
+            self.unwanted(&tenant, &delete.key, &record);
+        }
+    }
+
+    fn end(&mut self, id: SessionId, end: &End) -> Result<(), Bye> {
+        let Some((session, ledger)) = self.speaking(id) else {
+            return Ok(());
+        };
+        let Phase::Snapshot { number, said } = session.phase else {
+            return Err(bye(ByeReason::Malformed, "an end without a snapshot", None));
+        };
+        if said
+            != (Tally {
+                count: end.count,
+                root: end.root,
+            })
+        {
+            return Err(bye(
+                ByeReason::Malformed,
+                "the snapshot does not add up to its end",
+                None,
+            ));
+        }
+        session.phase = Phase::Changes;
+        let tenant = session.tenant.clone();
+        let gone = ledger.complete(number);
+        for (key, record) in &gone {
+            self.unwanted(&tenant, key, record);
+        }
+        self.weigh(&tenant, end.count);
+        self.collect(&tenant);
+        Ok(())
+    }
+
+    fn beat(&mut self, id: SessionId, beat: &AgentBeat) {
+        let Some((session, ledger)) = self.speaking(id) else {
+            return;
+        };
+        let told = Tally {
+            count: beat.count,
+            root: beat.root,
+        };
+        if session.phase == Phase::Changes && ledger.tally() != told {
+            session.wants_all = true;
+            self.effects.wake.insert(id);
+        }
+    }
+
+    /// Judges a complete snapshot: does it look like that of a virtual cluster that lost its data, or of another one?
+    fn weigh(&mut self, tenant: &Uid, count: u64) {
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        let twins = || {
+            self.services
+                .twins(ledger.tenant.namespace())
+                .filter(|(_, twin)| twin.marks.tenant == *tenant)
+        };
+        let standing = twins().count();
+        let speaks = &ledger.virtual_cluster;
+        let strangers = twins().any(|(_, twin)| twin.marks.virtual_cluster.as_ref().is_some_and(|home| home != speaks));
+        let adopted = twins().any(|(_, twin)| {
+            twin.marks.ours && twin.made_by_k3k && twin.marks.virtual_cluster.as_ref() == Some(speaks)
+        });
+        let speaks = speaks.clone();
+        let let_through = self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref()) == Some(&speaks);
+        // Adoption outlives this process: the twin's managedFields still name k3k.
+        ledger.adopted |= adopted;
+        ledger.emptied = guard::emptied(count, standing);
+        if ledger.emptied && !let_through {
+            self.notify(tenant, NoticeKind::Emptied { speaks, standing });
+        } else if strangers && !let_through {
+            self.notify(tenant, NoticeKind::WrongVirtualCluster { speaks });
+        }
+    }
+
+    /// What follows when an object is not wanted any more.
+    fn unwanted(&mut self, tenant: &Uid, key: &Key, record: &Record) {
+        if let Some(blocker) = &record.blocker {
+            self.unblock(blocker, tenant, key);
+        }
+        if let Some(ledger) = self.tenants.get_mut(tenant) {
+            ledger.failures.remove(key);
+        }
+        self.need(tenant, key);
+    }
+
+    /// Keys whose object is needed again, because of what happened since it was said.
+    fn unsettled(&self, tenant: &Uid) -> BTreeSet<Key> {
+        let records = self.tenants.get(tenant).into_iter().flat_map(Ledger::records);
+        records
+            .filter(|(_, record)| record.stale)
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    fn speaking(&mut self, id: SessionId) -> Option<(&mut Session, &mut Ledger)> {
+        let session = self.sessions.get_mut(&id)?;
+        let ledger = self.tenants.get_mut(&session.tenant)?;
+        Some((session, ledger))
+    }
+
+    fn snapshot(&mut self) -> Phase {
+        self.last_snapshot += 1;
+        Phase::Snapshot {
+            number: self.last_snapshot,
+            said: Tally::default(),
+        }
+    }
+
+    fn session_name(&self, id: SessionId) -> Uid {
+        Uid::parse(&format!("{}-{id}", self.epoch)).unwrap_or_else(|_| self.epoch.clone())
+    }
+}

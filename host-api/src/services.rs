@@ -1,0 +1,275 @@
+//! Every Service of the host, reduced: twins to plan with, and for all others the numbers they hold. Pure.
+//!
+//! Knowing who holds a number spares a write that could only fail, and tells when to try again: by the event that frees
+//! it, not by polling.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Service;
+
+use crate::twin::{self, HostService, Twin};
+
+/// Namespace and name of a Service of the host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a twin can be kept waiting for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blocker {
+    /// A name that somebody else has, or that is not free yet.
+    Name(HostName),
+    /// A cluster IP that somebody else holds.
+    ClusterIp(IpAddr),
+    /// A node port that somebody else holds.
+    NodePort(u16),
+}
+
+/// What an event changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// The Service before.
+    pub before: Option<HostService>,
+    /// Names and numbers that nobody holds any more.
+    pub freed: Vec<Blocker>,
+}
+
+/// The Services of the host.
+#[derive(Debug, Default)]
+pub struct HostServices {
+    // By namespace first, so that a tenant's own can be listed without a look at all others.
+    known: HashMap<String, BTreeMap<String, HostService>>,
+    cluster_ips: HashMap<IpAddr, HostName>,
+    node_ports: HashMap<u16, HostName>,
+    newest: u64,
+}
+
+impl HostServices {
+    /// Takes a Service from the watch.
+    ///
+    /// Gives `None` when nothing newer is said than what is known.
+    pub fn seen(&mut self, service: Service) -> Option<Change> {
+        let (at, service) = Self::parse(service);
+        let revision = revision(service.resource_version());
+        self.newest = self.newest.max(revision);
+        if self.get(&at).is_some_and(|known| supersedes(known, &service)) {
+            return None;
+        }
+        Some(self.replace(at, Some(service)))
+    }
+
+    /// Takes a Service that a read has just shown.
+    pub fn read(&mut self, service: Service) -> Option<Change> {
+        let (at, service) = Self::parse(service);
+        (!self.get(&at).is_some_and(|known| supersedes(known, &service))).then(|| self.replace(at, Some(service)))
+    }
+
+    /// Takes a Service from the answer to a write of ours.
+    ///
+    /// The watch may have been faster: a Service that it has already seen go must not come back.
+    pub fn answered(&mut self, service: Service) -> Option<Change> {
+        let (at, service) = Self::parse(service);
+        let stale = match self.get(&at) {
+            Some(known) => supersedes(known, &service),
+            None => revision(service.resource_version()) <= self.newest,
+        };
+        (!stale).then(|| self.replace(at, Some(service)))
+    }
+
+    /// Takes it that a Service is gone. `resource_version` is that of the event, or `None` for what a read has shown.
+    pub fn gone(&mut self, at: HostName, resource_version: Option<&str>) -> Option<Change> {
+        let event = resource_version.map(revision);
+        self.newest = self.newest.max(event.unwrap_or_default());
+        let known = revision(self.get(&at)?.resource_version());
+        // A namesake that was made since must not go with the one that this event is about.
+        event.is_none_or(|event| known <= event).then(|| self.replace(at, None))
+    }
+
+    /// Names of all Services known, to find those that a new list lacks.
+    #[must_use]
+    pub fn names(&self) -> Vec<HostName> {
+        let in_namespace = |(namespace, services): (&String, &BTreeMap<String, HostService>)| {
+            services
+                .keys()
+                .map(|name| HostName {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                })
+                .collect::<Vec<_>>()
+        };
+        self.known.iter().flat_map(in_namespace).collect()
+    }
+
+    /// The Service of that name.
+    #[must_use]
+    pub fn get(&self, at: &HostName) -> Option<&HostService> {
+        self.known.get(&at.namespace)?.get(&at.name)
+    }
+
+    /// The twins in a namespace.
+    pub fn twins(&self, namespace: &str) -> impl Iterator<Item = (&str, &Twin)> {
+        self.known
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, service)| match service {
+                HostService::Twin(twin) => Some((name.as_str(), twin.as_ref())),
+                HostService::Foreign(_) => None,
+            })
+    }
+
+    /// Who else than `at` holds a cluster IP.
+    #[must_use]
+    pub fn holds_cluster_ip(&self, at: &HostName, ip: IpAddr) -> bool {
+        self.cluster_ips.get(&ip).is_some_and(|holder| holder != at)
+    }
+
+    /// Who else than `at` holds a node port. The API server counts node ports over all protocols.
+    #[must_use]
+    pub fn holds_node_port(&self, at: &HostName, port: u16) -> bool {
+        self.node_ports.get(&port).is_some_and(|holder| holder != at)
+    }
+
+    fn parse(service: Service) -> (HostName, HostService) {
+        let at = HostName {
+            namespace: service.metadata.namespace.clone().unwrap_or_default(),
+            name: service.metadata.name.clone().unwrap_or_default(),
+        };
+        (at, twin::reduce(service))
+    }
+
+    fn replace(&mut self, at: HostName, service: Option<HostService>) -> Change {
+        let held = service.as_ref().map(HostService::held).unwrap_or_default();
+        let present = service.is_some();
+        let of_namespace = self.known.entry(at.namespace.clone()).or_default();
+        let before = match service {
+            Some(service) => of_namespace.insert(at.name.clone(), service),
+            None => of_namespace.remove(&at.name),
+        };
+        if of_namespace.is_empty() {
+            self.known.remove(&at.namespace);
+        }
+        let released = before.as_ref().map(HostService::held).unwrap_or_default();
+        let mut freed = Vec::new();
+        for ip in released
+            .cluster_ips
+            .into_iter()
+            .filter(|ip| !held.cluster_ips.contains(ip))
+        {
+            if self.cluster_ips.get(&ip) == Some(&at) {
+                self.cluster_ips.remove(&ip);
+                freed.push(Blocker::ClusterIp(ip));
+            }
+        }
+        for port in released
+            .node_ports
+            .into_iter()
+            .filter(|port| !held.node_ports.contains(port))
+        {
+            if self.node_ports.get(&port) == Some(&at) {
+                self.node_ports.remove(&port);
+                freed.push(Blocker::NodePort(port));
+            }
+        }
+        self.cluster_ips
+            .extend(held.cluster_ips.into_iter().map(|ip| (ip, at.clone())));
+        self.node_ports
+            .extend(held.node_ports.into_iter().map(|port| (port, at.clone())));
+        if !present {
+            freed.push(Blocker::Name(at));
+        }
+        Change { before, freed }
+    }
+}
+
+/// Whether `known` is at least as new. Revisions of one object are comparable as numbers (KEP-5504).
+fn supersedes(known: &HostService, other: &HostService) -> bool {
+    revision(known.resource_version()) >= revision(other.resource_version())
+}
+
+fn revision(resource_version: &str) -> u64 {
+    resource_version.parse().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn service(name: &str, revision: u32, port: u16) -> Service {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "ns", "uid": name, "resourceVersion": revision.to_string()},
+            "spec": {"clusterIPs": [format!("10.43.0.{}", port % 100)], "ports": [{"port": 80, "nodePort": port}]}
+        }))
+        .unwrap()
+    }
+
+    fn at(name: &str) -> HostName {
+        HostName {
+            namespace: "ns".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn who_holds_a_number_is_known_and_freed_numbers_are_told() {
+        let mut services = HostServices::default();
+        services.seen(service("a", 1, 30_001)).unwrap();
+        assert!(services.holds_node_port(&at("b"), 30_001) && !services.holds_node_port(&at("a"), 30_001));
+        let change = services.seen(service("a", 2, 30_002)).unwrap();
+        assert_eq!(
+            change.freed,
+            [
+                Blocker::ClusterIp("10.43.0.1".parse().unwrap()),
+                Blocker::NodePort(30_001)
+            ]
+        );
+        let change = services.gone(at("a"), Some("3")).unwrap();
+        assert!(change.freed.contains(&Blocker::NodePort(30_002)) && change.freed.contains(&Blocker::Name(at("a"))));
+        assert!(!services.holds_node_port(&at("b"), 30_002));
+    }
+
+    #[test]
+    fn older_news_changes_nothing() {
+        let mut services = HostServices::default();
+        services.seen(service("a", 5, 30_005)).unwrap();
+        assert_eq!(services.seen(service("a", 4, 30_004)), None);
+        assert_eq!(services.answered(service("a", 5, 30_005)), None);
+        assert!(services.holds_node_port(&at("b"), 30_005));
+    }
+
+    #[test]
+    fn an_answer_that_the_watch_has_overtaken_does_not_raise_the_dead() {
+        let mut services = HostServices::default();
+        services.seen(service("a", 5, 30_005)).unwrap();
+        services.gone(at("a"), Some("7")).unwrap();
+        assert_eq!(services.answered(service("a", 6, 30_006)), None);
+        assert_eq!(services.get(&at("a")), None);
+        assert!(services.answered(service("a", 8, 30_008)).is_some());
+    }
+
+    #[test]
+    fn a_late_farewell_does_not_take_the_namesake_along() {
+        let mut services = HostServices::default();
+        services.seen(service("a", 9, 30_009)).unwrap();
+        assert_eq!(services.gone(at("a"), Some("8")), None);
+        assert!(services.get(&at("a")).is_some());
+    }
+
+    #[test]
+    fn a_number_that_moved_on_is_not_freed_by_its_old_holder() {
+        let mut services = HostServices::default();
+        services.seen(service("a", 1, 30_001)).unwrap();
+        services.seen(service("b", 2, 30_001)).unwrap();
+        assert_eq!(
+            services.gone(at("a"), Some("3")).unwrap().freed,
+            [Blocker::Name(at("a"))]
+        );
+        assert!(services.holds_node_port(&at("a"), 30_001));
+    }
+}

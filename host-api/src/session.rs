@@ -1,0 +1,62 @@
+//! One open session: what has been said in it and what is still to be told. Pure.
+//!
+//! Nothing is queued here. What to tell is derived from the ledger (the newest answer of each key) and from sets of keys,
+//! so a slow agent costs no memory.
+
+use std::collections::BTreeSet;
+
+use k3k_expose_proto::message::{Bye, ByeReason};
+use k3k_expose_proto::{Key, Tally, Uid};
+
+/// Names a session within the process.
+pub type SessionId = u64;
+
+/// The state of one session.
+#[derive(Debug)]
+pub struct Session {
+    /// The tenant that it speaks for.
+    pub tenant: Uid,
+    /// UID of the pod that holds it.
+    pub pod: Uid,
+    /// What is being said: the whole set, or changes to it.
+    pub phase: Phase,
+    /// Version of the newest answer that has been told.
+    pub told: u64,
+    /// Keys to ask for.
+    pub wants: BTreeSet<Key>,
+    /// Ask for everything.
+    pub wants_all: bool,
+    /// It is over, for this reason.
+    pub bye: Option<Bye>,
+}
+
+/// What an agent is saying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Everything it wants: nothing may be concluded from what is absent yet.
+    Snapshot {
+        /// Marks the records that were said in this snapshot.
+        number: u64,
+        /// What has been said so far.
+        said: Tally,
+    },
+    /// Changes only.
+    Changes,
+}
+
+impl Session {
+    /// Ends the session. The first reason stays.
+    pub fn end(&mut self, reason: ByeReason, message: &str, retry_after_s: Option<u32>) {
+        self.bye.get_or_insert_with(|| bye(reason, message, retry_after_s));
+    }
+}
+
+/// A last line.
+#[must_use]
+pub fn bye(reason: ByeReason, message: &str, retry_after_s: Option<u32>) -> Bye {
+    Bye {
+        reason,
+        message: message.to_owned(),
+        retry_after_s,
+    }
+}

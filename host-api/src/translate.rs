@@ -1,0 +1,371 @@
+//! From a virtual Service to the twin that the host should have. Pure, and built by allow-list: what is not written here
+//! does not cross, whatever the agent sent.
+
+use std::collections::BTreeMap;
+
+use k3k_expose_proto::service::{
+    ClusterIps, IpFamily, IpFamilyPolicy, Port, Protocol, Service, ServiceType, SessionAffinity, TargetPort,
+    TrafficPolicy,
+};
+use k3k_expose_proto::{Key, Reason, Uid};
+use k8s_openapi::api::core::v1::{ClientIPConfig, ServicePort, ServiceSpec, SessionAffinityConfig};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::cluster;
+use crate::name;
+use crate::tenant::Tenant;
+use crate::twin::{CLUSTER_NAME, MANAGED_BY, MANAGER, VIRTUAL_CLUSTER, VIRTUAL_NAME, VIRTUAL_NAMESPACE, VIRTUAL_UID};
+
+/// The word in `clusterIP` of a headless Service.
+pub const HEADLESS: &str = "None";
+
+/// The twin that a virtual Service asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// Its name, by k3k's rule.
+    pub name: String,
+    /// The virtual object's UID.
+    pub uid: Uid,
+    /// The virtual cluster's UID.
+    pub virtual_cluster: Uid,
+    /// Labels, marks included.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, marks included.
+    pub annotations: BTreeMap<String, String>,
+    /// The Cluster, not as controller: k3k's status controller looks for `controller: true`.
+    pub owner: OwnerReference,
+    /// `spec`, with absent numbers where the host may choose.
+    pub spec: ServiceSpec,
+}
+
+/// Translates a Service of a tenant.
+///
+/// # Errors
+/// The reason for which there can be no twin.
+pub fn translate(
+    tenant: &Tenant,
+    virtual_cluster: &Uid,
+    key: &Key,
+    uid: &Uid,
+    service: &Service,
+) -> Result<Desired, Reason> {
+    if service.service_type == ServiceType::ExternalName {
+        return Err(Reason::ExternalNameNotExposed);
+    }
+    let selector = selector(tenant, key, &service.selector)?;
+    let mut labels: BTreeMap<_, _> = service
+        .labels
+        .iter()
+        .filter(|(key, _)| label_may_cross(key))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    labels.insert(CLUSTER_NAME.to_owned(), tenant.cluster().to_owned());
+    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    // No annotation of the tenant's is admitted yet, so only the marks are written.
+    let annotations = [
+        (VIRTUAL_NAME, key.name()),
+        (VIRTUAL_NAMESPACE, key.namespace()),
+        (VIRTUAL_UID, uid.as_str()),
+        (VIRTUAL_CLUSTER, virtual_cluster.as_str()),
+    ];
+    Ok(Desired {
+        name: name::twin(key.name(), key.namespace(), tenant.cluster()),
+        uid: uid.clone(),
+        virtual_cluster: virtual_cluster.clone(),
+        labels,
+        annotations: annotations
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        owner: OwnerReference {
+            api_version: format!("{}/v1beta1", cluster::GROUP),
+            kind: "Cluster".to_owned(),
+            name: tenant.cluster().to_owned(),
+            uid: tenant.id().to_string(),
+            ..OwnerReference::default()
+        },
+        spec: spec(service, selector),
+    })
+}
+
+/// Whether a tenant's label may stand on the twin: no key in the domains of k3k and Kubernetes but `app.kubernetes.io/`.
+///
+/// `service.kubernetes.io/service-proxy-name`, for one, would make kube-proxy ignore the twin.
+#[must_use]
+pub fn label_may_cross(key: &str) -> bool {
+    let Some((domain, _)) = key.split_once('/') else {
+        return true;
+    };
+    if domain == "app.kubernetes.io" {
+        return key != MANAGED_BY;
+    }
+    let reserved = |root: &str| {
+        domain
+            .strip_suffix(root)
+            .is_some_and(|head| head.is_empty() || head.ends_with('.'))
+    };
+    !["k3k.io", "kubernetes.io", "k8s.io"].into_iter().any(reserved)
+}
+
+/// The tenant's selector, bound to its own pods. No selector stays no selector.
+fn selector(
+    tenant: &Tenant,
+    key: &Key,
+    asked: &BTreeMap<String, String>,
+) -> Result<Option<BTreeMap<String, String>>, Reason> {
+    if asked.is_empty() {
+        return Ok(None);
+    }
+    let bound = [(CLUSTER_NAME, tenant.cluster()), (VIRTUAL_NAMESPACE, key.namespace())];
+    let foreign = |(key, value): (&String, &String)| {
+        key.starts_with("k3k.io/") && !bound.contains(&(key.as_str(), value.as_str()))
+    };
+    if asked.iter().any(foreign) {
+        return Err(Reason::ReservedSelectorKey);
+    }
+    let mut selector = asked.clone();
+    selector.extend(bound.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    Ok(Some(selector))
+}
+
+fn spec(service: &Service, selector: Option<BTreeMap<String, String>>) -> ServiceSpec {
+    let external = matches!(service.service_type, ServiceType::NodePort | ServiceType::LoadBalancer);
+    let balancer = service.service_type == ServiceType::LoadBalancer;
+    let local = service.external_traffic_policy == Some(TrafficPolicy::Local);
+    let cluster_ips = match &service.cluster_ips {
+        ClusterIps::Headless => vec![HEADLESS.to_owned()],
+        ClusterIps::Addresses(addresses) => addresses.iter().map(ToString::to_string).collect(),
+    };
+    let (affinity, timeout) = match service.session_affinity {
+        SessionAffinity::None => ("None", None),
+        SessionAffinity::ClientIp(timeout) => ("ClientIP", Some(timeout)),
+    };
+    let config = timeout.map(|seconds| SessionAffinityConfig {
+        client_ip: Some(ClientIPConfig {
+            timeout_seconds: seconds.and_then(|seconds| i32::try_from(seconds).ok()),
+        }),
+    });
+    let ports: Vec<_> = service.ports.iter().map(|asked| port(asked, external)).collect();
+    let ranges = Some(service.load_balancer_source_ranges.clone()).filter(|ranges| balancer && !ranges.is_empty());
+    ServiceSpec {
+        type_: Some(type_word(service.service_type).to_owned()),
+        cluster_ip: cluster_ips.first().cloned(),
+        cluster_ips: Some(cluster_ips).filter(|ips| !ips.is_empty()),
+        ip_families: Some(
+            service
+                .ip_families
+                .iter()
+                .map(|&family| family_word(family).to_owned())
+                .collect::<Vec<_>>(),
+        )
+        .filter(|families| !families.is_empty()),
+        ip_family_policy: service.ip_family_policy.map(|policy| policy_word(policy).to_owned()),
+        ports: Some(ports).filter(|ports| !ports.is_empty()),
+        selector,
+        session_affinity: Some(affinity.to_owned()),
+        session_affinity_config: config,
+        external_traffic_policy: service
+            .external_traffic_policy
+            .filter(|_| external)
+            .map(|policy| traffic_word(policy).to_owned()),
+        internal_traffic_policy: service
+            .internal_traffic_policy
+            .map(|policy| traffic_word(policy).to_owned()),
+        traffic_distribution: service.traffic_distribution.clone(),
+        publish_not_ready_addresses: service.publish_not_ready_addresses.then_some(true),
+        health_check_node_port: service
+            .health_check_node_port
+            .filter(|_| balancer && local)
+            .map(|port| i32::from(port.get())),
+        load_balancer_class: service.load_balancer_class.clone().filter(|_| balancer),
+        load_balancer_source_ranges: ranges,
+        allocate_load_balancer_node_ports: service.allocate_load_balancer_node_ports.filter(|_| balancer),
+        // Addresses of the tenant's choice may cross only where a policy names them, and none does yet.
+        external_ips: None,
+        load_balancer_ip: None,
+        external_name: None,
+    }
+}
+
+fn port(asked: &Port, external: bool) -> ServicePort {
+    ServicePort {
+        name: Some(asked.name.clone()).filter(|name| !name.is_empty()),
+        protocol: Some(protocol_word(asked.protocol).to_owned()),
+        port: i32::from(asked.port.get()),
+        target_port: Some(match &asked.target_port {
+            TargetPort::Number(number) => IntOrString::Int(i32::from(number.get())),
+            TargetPort::Name(name) => IntOrString::String(name.clone()),
+        }),
+        app_protocol: asked.app_protocol.clone(),
+        node_port: asked.node_port.filter(|_| external).map(|port| i32::from(port.get())),
+    }
+}
+
+const fn type_word(service_type: ServiceType) -> &'static str {
+    match service_type {
+        ServiceType::ClusterIP => "ClusterIP",
+        ServiceType::NodePort => "NodePort",
+        ServiceType::LoadBalancer => "LoadBalancer",
+        ServiceType::ExternalName => "ExternalName",
+    }
+}
+
+const fn family_word(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::IPv4 => "IPv4",
+        IpFamily::IPv6 => "IPv6",
+    }
+}
+
+const fn policy_word(policy: IpFamilyPolicy) -> &'static str {
+    match policy {
+        IpFamilyPolicy::SingleStack => "SingleStack",
+        IpFamilyPolicy::PreferDualStack => "PreferDualStack",
+        IpFamilyPolicy::RequireDualStack => "RequireDualStack",
+    }
+}
+
+const fn traffic_word(policy: TrafficPolicy) -> &'static str {
+    match policy {
+        TrafficPolicy::Cluster => "Cluster",
+        TrafficPolicy::Local => "Local",
+    }
+}
+
+const fn protocol_word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::TCP => "TCP",
+        Protocol::UDP => "UDP",
+        Protocol::SCTP => "SCTP",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(service: &Service) -> Result<Desired, Reason> {
+        let tenant = Tenant::for_test("t", "ns", "mine");
+        let (cluster, uid) = (Uid::parse("vc").unwrap(), Uid::parse("v").unwrap());
+        translate(
+            &tenant,
+            &cluster,
+            &Key::service("default", "web").unwrap(),
+            &uid,
+            service,
+        )
+    }
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_selector_is_bound_to_the_tenant_and_its_namespace() {
+        let mut service = Service::new(ServiceType::ClusterIP);
+        service.selector = map(&[("app", "web")]);
+        let selector = of(&service).unwrap().spec.selector.unwrap();
+        assert_eq!(
+            selector,
+            map(&[
+                ("app", "web"),
+                ("k3k.io/clusterName", "mine"),
+                ("k3k.io/namespace", "default")
+            ])
+        );
+        service.selector = map(&[("app", "web"), ("k3k.io/clusterName", "mine")]);
+        assert_eq!(
+            of(&service).unwrap().spec.selector.unwrap(),
+            selector,
+            "the tenant's own values are no trespass"
+        );
+    }
+
+    #[test]
+    fn no_selector_stays_no_selector() {
+        assert_eq!(of(&Service::new(ServiceType::ClusterIP)).unwrap().spec.selector, None);
+    }
+
+    #[test]
+    fn a_selector_that_reaches_for_others_is_refused() {
+        for (key, value) in [
+            ("k3k.io/clusterName", "other"),
+            ("k3k.io/namespace", "kube-system"),
+            ("k3k.io/x", "y"),
+        ] {
+            let mut service = Service::new(ServiceType::ClusterIP);
+            service.selector = map(&[(key, value)]);
+            assert_eq!(of(&service), Err(Reason::ReservedSelectorKey), "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn reserved_labels_stay_behind_and_marks_are_ours() {
+        let mut service = Service::new(ServiceType::ClusterIP);
+        service.labels = map(&[
+            ("app", "web"),
+            ("app.kubernetes.io/name", "web"),
+            ("app.kubernetes.io/managed-by", "Helm"),
+            ("k3k.io/clusterName", "other"),
+            ("x.k3k.io/y", "z"),
+            ("service.kubernetes.io/service-proxy-name", "none"),
+            ("kubernetes.io/x", "y"),
+            ("a.k8s.io/b", "c"),
+            ("notk8s.io/b", "c"),
+        ]);
+        service.annotations = map(&[("service.beta.kubernetes.io/aws-load-balancer-type", "nlb")]);
+        let desired = of(&service).unwrap();
+        let expected = map(&[
+            ("app", "web"),
+            ("app.kubernetes.io/name", "web"),
+            ("app.kubernetes.io/managed-by", "k3k-expose"),
+            ("k3k.io/clusterName", "mine"),
+            ("notk8s.io/b", "c"),
+        ]);
+        assert_eq!(desired.labels, expected);
+        assert_eq!(
+            desired.annotations.len(),
+            4,
+            "only the marks: {:?}",
+            desired.annotations
+        );
+        assert_eq!(desired.owner.controller, None);
+    }
+
+    #[test]
+    fn addresses_of_the_tenants_choice_never_cross() {
+        let mut service = Service::new(ServiceType::LoadBalancer);
+        service.external_ips = vec!["192.0.2.1".parse().unwrap()];
+        service.load_balancer_ip = Some("192.0.2.2".parse().unwrap());
+        let spec = of(&service).unwrap().spec;
+        assert_eq!(
+            (spec.external_ips, spec.load_balancer_ip, spec.external_name),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn fields_of_another_type_are_left_out() {
+        let mut service = Service::new(ServiceType::ClusterIP);
+        service.external_traffic_policy = Some(TrafficPolicy::Local);
+        service.load_balancer_class = Some("x".to_owned());
+        service.load_balancer_source_ranges = vec!["192.0.2.0/24".to_owned()];
+        service.health_check_node_port = std::num::NonZeroU16::new(30_000);
+        let spec = of(&service).unwrap().spec;
+        assert_eq!(spec.external_traffic_policy, None);
+        assert_eq!(spec.load_balancer_class, None);
+        assert_eq!(spec.load_balancer_source_ranges, None);
+        assert_eq!(spec.health_check_node_port, None);
+    }
+
+    #[test]
+    fn an_alias_has_nothing_to_expose() {
+        assert_eq!(
+            of(&Service::new(ServiceType::ExternalName)),
+            Err(Reason::ExternalNameNotExposed)
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! Watches of the host: Services, Clusters and server pods, each into the registry. I/O.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::ExponentialBuilder;
+use futures::{Stream, TryStreamExt};
+use k3k_expose_proto::Uid;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::core::PartialObjectMeta;
+use kube::runtime::utils::ResetTimerBackoff;
+use kube::runtime::watcher::{self, Event, ExponentialBackoff};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, Resource};
+use tracing::{info, warn};
+
+use crate::cluster::{Cluster, ClusterState};
+use crate::hub::Hub;
+use crate::ready::Ready;
+use crate::services::HostName;
+
+/// Watches all Services. Never ends.
+pub async fn services(hub: Arc<Hub>, client: Client, ready: Ready) {
+    let mut listed = BTreeSet::new();
+    let mut handle = |event: Event<Service>| {
+        hub.with(|registry, now| match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(service) => {
+                listed.insert(name_of(&service));
+                registry.service_seen(service, now);
+            }
+            Event::InitDone => {
+                registry.services_listed(&std::mem::take(&mut listed), now);
+                ready.up();
+            }
+            Event::Apply(service) => registry.service_seen(service, now),
+            Event::Delete(service) => {
+                registry.service_gone(&name_of(&service), service.metadata.resource_version.as_deref(), now);
+            }
+        });
+    };
+    drive(
+        "services",
+        watch(Api::all(client), watcher::Config::default()),
+        &mut handle,
+    )
+    .await;
+}
+
+/// Watches all Clusters. Never ends.
+pub async fn clusters(hub: Arc<Hub>, client: Client, ready: Ready) {
+    let mut listed = BTreeSet::new();
+    let mut handle = |event: Event<Cluster>| {
+        let uid = |cluster: &Cluster| cluster.metadata.uid.as_deref().and_then(|uid| Uid::parse(uid).ok());
+        hub.with(|registry, _| match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(cluster) => {
+                if let Some(uid) = uid(&cluster) {
+                    registry.cluster_seen(&uid, ClusterState::from(&cluster));
+                    listed.insert(uid);
+                }
+            }
+            Event::InitDone => {
+                registry.clusters_listed(&std::mem::take(&mut listed));
+                ready.up();
+            }
+            Event::Apply(cluster) => {
+                if let Some(uid) = uid(&cluster) {
+                    registry.cluster_seen(&uid, ClusterState::from(&cluster));
+                }
+            }
+            Event::Delete(cluster) => {
+                if let Some(uid) = uid(&cluster) {
+                    registry.cluster_gone(&uid);
+                }
+            }
+        });
+    };
+    drive(
+        "clusters",
+        watch(Api::all(client), watcher::Config::default()),
+        &mut handle,
+    )
+    .await;
+}
+
+/// Watches the metadata of server pods, so that a session ends with its pod. Never ends.
+pub async fn server_pods(hub: Arc<Hub>, client: Client, ready: Ready) {
+    let mut listed = BTreeSet::new();
+    let uid = |pod: &PartialObjectMeta<Pod>| pod.metadata.uid.as_deref().and_then(|uid| Uid::parse(uid).ok());
+    let mut handle = |event: Event<PartialObjectMeta<Pod>>| {
+        hub.with(|registry, _| match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(pod) => listed.extend(uid(&pod).filter(|_| pod.metadata.deletion_timestamp.is_none())),
+            Event::InitDone => {
+                for gone in registry.session_pods().difference(&listed) {
+                    registry.pod_gone(gone);
+                }
+                ready.up();
+            }
+            Event::Apply(pod) if pod.metadata.deletion_timestamp.is_none() => {}
+            Event::Apply(pod) | Event::Delete(pod) => {
+                if let Some(uid) = uid(&pod) {
+                    registry.pod_gone(&uid);
+                }
+            }
+        });
+    };
+    // Only narrows what is read: who is a server pod is decided by controller references.
+    let config = watcher::Config::default().labels("role=server");
+    drive("server pods", watch(Api::all(client), config), &mut handle).await;
+}
+
+/// Feeds a watch into `handle`, through errors, with delays from 0.2 s doubling to 3 s.
+async fn drive<K>(
+    what: &'static str,
+    stream: impl Stream<Item = watcher::Result<Event<K>>>,
+    handle: &mut impl FnMut(Event<K>),
+) {
+    let delays = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(Duration::from_secs(3))
+        .with_jitter()
+        .without_max_times();
+    let delays = ResetTimerBackoff::new(ExponentialBackoff::from(delays), Duration::from_secs(120));
+    let mut stream = std::pin::pin!(stream.backoff(delays));
+    loop {
+        match stream.try_next().await {
+            Ok(Some(event)) => {
+                if matches!(event, Event::InitDone) {
+                    info!(what, "watch was listed");
+                }
+                handle(event);
+            }
+            Ok(None) => return,
+            Err(error) => warn!(what, %error, "watch failed, tried again"),
+        }
+    }
+}
+
+fn name_of(service: &Service) -> HostName {
+    let meta = service.meta();
+    HostName {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+    }
+}

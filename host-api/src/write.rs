@@ -1,0 +1,239 @@
+//! Carries out what the registry decides, call by call, on the host's API server. I/O.
+//!
+//! The trap: a number is drawn before a name is checked, so a create whose own name is taken fails with "already
+//! allocated". The name is therefore read live before a conflict of numbers is believed.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use k3k_expose_proto::{Key, Uid};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::hub::Hub;
+use crate::metrics::{Metrics, Verb};
+use crate::pace::Pace;
+use crate::plan::Road;
+use crate::refusal::{self, Refusal};
+use crate::registry::Task;
+use crate::services::HostName;
+use crate::twin::{CLUSTER_NAME, MANAGER, VIRTUAL_NAMESPACE};
+
+/// Longest that one call may take. The API server's own limit is 60 s; a webhook's 30 s.
+const CALL: Duration = Duration::from_secs(35);
+/// Most calls in a row for one object. A walk takes two and a lost race one more; beyond that somebody undoes them.
+const CALLS: usize = 8;
+
+/// Writes until it is told to stop, then finishes the calls under way.
+pub async fn run(hub: Arc<Hub>, client: Client, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let writer = Writer {
+        hub: Arc::clone(&hub),
+        client,
+        metrics,
+    };
+    let mut pace = Pace::default();
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        let due = hub.with(|registry, now| registry.tick(now));
+        while !stop.is_cancelled() && under_way.len() < pace.limit() {
+            let Some((tenant, key)) = hub.with(|registry, _| registry.take()) else {
+                break;
+            };
+            under_way.push(writer.settle(tenant, key));
+        }
+        if stop.is_cancelled() && under_way.is_empty() {
+            return;
+        }
+        let next = due.map_or(Duration::from_secs(3600), |due| due.saturating_sub(hub.now()));
+        tokio::select! {
+            Some(overloaded) = under_way.next(), if !under_way.is_empty() => {
+                if overloaded {
+                    pace.overloaded();
+                } else {
+                    pace.finished(hub.now(), under_way.len() + 1 >= pace.limit());
+                }
+            }
+            () = hub.work() => {}
+            () = sleep_until(Instant::now() + next) => {}
+            () = stop.cancelled(), if !stop.is_cancelled() => {}
+        }
+    }
+}
+
+struct Writer {
+    hub: Arc<Hub>,
+    client: Client,
+    metrics: Arc<Metrics>,
+}
+
+impl Writer {
+    /// Works on one object until it has its answer. Gives whether the API server was overloaded.
+    async fn settle(&self, tenant: Uid, key: Key) -> bool {
+        let overloaded = self.steps(&tenant, &key).await;
+        self.hub.with(|registry, _| registry.done(&tenant, &key));
+        overloaded
+    }
+
+    async fn steps(&self, tenant: &Uid, key: &Key) -> bool {
+        let mut road = Road::default();
+        for _ in 0..CALLS {
+            let task = self.hub.with(|registry, now| registry.decide(tenant, key, road, now));
+            let (at, refused) = match task {
+                Task::Settled => return false,
+                Task::InspectPods { namespace, cluster } => match self.pods_labeled(&namespace, &cluster).await {
+                    Ok(labeled) => {
+                        self.hub
+                            .with(|registry, now| registry.pods_inspected(tenant, labeled, now));
+                        continue;
+                    }
+                    Err(refusal) => return self.give_up(tenant, key, refusal),
+                },
+                Task::Create(at, service) => (at.clone(), self.create(&at, &service).await),
+                Task::Patch(at, patch) => (at.clone(), self.patch(&at, &patch).await),
+                Task::Delete {
+                    at,
+                    uid,
+                    resource_version,
+                } => {
+                    let result = self.delete(&at, uid, resource_version).await;
+                    if result.is_ok() && self.hub.with(|registry, _| registry.deleted(tenant, key)) {
+                        return false;
+                    }
+                    (at, result)
+                }
+            };
+            match refused {
+                Ok(()) => {}
+                Err(refusal @ (Refusal::Conflict | Refusal::Exists | Refusal::Absent | Refusal::Held(_))) => {
+                    match self.read(&at).await {
+                        Err(unread) => return self.give_up(tenant, key, unread),
+                        // Only now is it known that the number, not the name, was in the way.
+                        Ok(false) if matches!(refusal, Refusal::Held(_)) => return self.give_up(tenant, key, refusal),
+                        Ok(_) => {}
+                    }
+                }
+                Err(Refusal::Immutable) => match road.next() {
+                    Some(next) => road = next,
+                    None => return self.give_up(tenant, key, Refusal::Immutable),
+                },
+                Err(refusal) => return self.give_up(tenant, key, refusal),
+            }
+        }
+        info!(%key, tenant = %tenant, "gave up on an object that changes under our hands");
+        self.hub.with(|registry, now| registry.contested(tenant, key, now));
+        false
+    }
+
+    fn give_up(&self, tenant: &Uid, key: &Key, refusal: Refusal) -> bool {
+        self.hub
+            .with(|registry, now| registry.refused(tenant, key, refusal, now));
+        refusal == Refusal::Overloaded
+    }
+
+    async fn create(&self, at: &HostName, service: &Service) -> Result<(), Refusal> {
+        let params = PostParams {
+            dry_run: false,
+            field_manager: Some(MANAGER.to_owned()),
+        };
+        let created = self
+            .call(Verb::Create, at, self.services(at).create(&params, service))
+            .await?;
+        self.hub.with(|registry, now| registry.service_answered(created, now));
+        Ok(())
+    }
+
+    async fn patch(&self, at: &HostName, patch: &serde_json::Value) -> Result<(), Refusal> {
+        let params = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patched = self.services(at);
+        let patched = self
+            .call(Verb::Patch, at, patched.patch(&at.name, &params, &Patch::Merge(patch)))
+            .await?;
+        self.hub.with(|registry, now| registry.service_answered(patched, now));
+        Ok(())
+    }
+
+    async fn delete(&self, at: &HostName, uid: String, resource_version: String) -> Result<(), Refusal> {
+        let preconditions = Preconditions {
+            uid: Some(uid),
+            resource_version: Some(resource_version),
+        };
+        let params = DeleteParams::background().preconditions(preconditions);
+        self.call(Verb::Delete, at, self.services(at).delete(&at.name, &params))
+            .await
+            .map(|_| ())
+    }
+
+    /// Reads a Service live, and tells whether it is there.
+    async fn read(&self, at: &HostName) -> Result<bool, Refusal> {
+        let found = self.call(Verb::Get, at, self.services(at).get_opt(&at.name)).await?;
+        let there = found.is_some();
+        self.hub.with(|registry, now| match found {
+            Some(service) => registry.service_read(service, now),
+            None => registry.service_gone(at, None, now),
+        });
+        Ok(there)
+    }
+
+    /// Whether every host pod that the Cluster controls carries the labels that a narrowed selector asks for.
+    async fn pods_labeled(&self, namespace: &str, cluster: &Uid) -> Result<bool, Refusal> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let at = HostName {
+            namespace: namespace.to_owned(),
+            name: String::new(),
+        };
+        let pods = self
+            .call(Verb::List, &at, pods.list_metadata(&ListParams::default()))
+            .await?;
+        Ok(pods.items.iter().map(|pod| &pod.metadata).all(|meta| {
+            let owners = meta.owner_references.as_deref().unwrap_or_default();
+            let owner = owners
+                .iter()
+                .find(|owner| owner.controller == Some(true) && owner.uid == cluster.as_str());
+            let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key));
+            let said = meta
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get(VIRTUAL_NAMESPACE));
+            owner.is_none_or(|owner| label(CLUSTER_NAME) == Some(&owner.name) && label(VIRTUAL_NAMESPACE) == said)
+        }))
+    }
+
+    fn services(&self, at: &HostName) -> Api<Service> {
+        Api::namespaced(self.client.clone(), &at.namespace)
+    }
+
+    async fn call<T>(
+        &self,
+        verb: Verb,
+        at: &HostName,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Refusal> {
+        let result = match timeout(CALL, call).await {
+            Ok(result) => result.map_err(|error| (refusal::read(&error), error.to_string())),
+            Err(_) => Err((Refusal::Unavailable, "no answer in time".to_owned())),
+        };
+        self.metrics
+            .write(verb, result.as_ref().err().map(|(refusal, _)| *refusal));
+        result.map_err(|(refusal, error)| {
+            debug!(
+                ?verb,
+                ?refusal,
+                namespace = at.namespace,
+                name = at.name,
+                error,
+                "call failed"
+            );
+            refusal
+        })
+    }
+}

@@ -1,0 +1,401 @@
+//! The wire as files: what `golden/<message>.ndjson` holds is what both sides write and read, byte for byte.
+//!
+//! The files' hashes and roots were computed without this crate. A change to a file is a change to the wire, and to
+//! `version::SUPPORTED` when the last two releases would not understand it.
+
+#![expect(clippy::unwrap_used, reason = "a golden value that cannot be built is a broken test")]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use k3k_expose_proto::line::{decode, encode};
+use k3k_expose_proto::message::{
+    AgentBeat, Answer, Bye, ByeReason, Condition, Delete, End, FromAgent, FromHost, Hello, HostBeat, Ingress,
+    IngressPort, Limits, Message, NodePort, Numbers, Object, Put, Resume, Role, Seen, Want, Welcome,
+};
+use k3k_expose_proto::outcome::{Outcome, Reason};
+use k3k_expose_proto::service::{
+    ClusterIps, IpFamily, IpFamilyPolicy, Port, Protocol, Service, ServiceType, SessionAffinity, TargetPort,
+    TrafficPolicy,
+};
+use k3k_expose_proto::{Hash, Key, Tally, Uid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const EDGE_UID: &str = "0b7c9c1e-6d0e-4c5c-8f5f-5a8a3a1f2b3c";
+const EPOCH: &str = "6c2f7a52-2f0f-4a4e-9d0e-0a4a7b1d9e11";
+const VIRTUAL_CLUSTER: &str = "9d3f4a52-7a1b-4a3e-8e55-3c1f5a6b7c8d";
+
+/// Hashes of the Services of `put.ndjson`: of each line, the first 32 digits of `jq -cj .put.object.service | sha256sum`.
+const FULL_HASH: &str = "f04a529e3856648d1ec78ad74120691f";
+const MINIMAL_HASH: &str = "48904cc93ad2a3fa0ad70366b2dd5808";
+const HEADLESS_HASH: &str = "f19387f3e41852e393dbd8a02905ef5c";
+/// Root over the three of them.
+const ROOT: &str = "4dad0291435e8bc1d68c632db86ad54e";
+const NO_ROOT: &str = "00000000000000000000000000000000";
+
+#[test]
+fn hello_full_and_first_ever() {
+    let full = Hello {
+        versions: vec![1],
+        agent: "0.1.0".to_owned(),
+        projection: 1,
+        virtual_cluster: uid(VIRTUAL_CLUSTER),
+        count: 3,
+        root: hex(ROOT),
+        seen: Some(Seen {
+            epoch: uid(EPOCH),
+            version: 412,
+        }),
+    };
+    let first = Hello {
+        count: 0,
+        root: hex(NO_ROOT),
+        seen: None,
+        ..full.clone()
+    };
+    is_golden(
+        include_str!("golden/hello.ndjson"),
+        &[FromAgent::Hello(full), FromAgent::Hello(first)],
+    );
+}
+
+#[test]
+fn put_of_every_field_of_none_and_of_a_headless_service() {
+    is_golden(include_str!("golden/put.ndjson"), &puts().map(FromAgent::Put));
+}
+
+#[test]
+fn the_hash_in_a_put_is_that_of_its_service() {
+    for put in puts() {
+        let Object::Service(service) = &put.object;
+        assert_eq!(Hash::of(service), put.hash, "{}", put.key);
+    }
+}
+
+#[test]
+fn delete() {
+    let delete = Delete {
+        key: edge(),
+        uid: uid(EDGE_UID),
+    };
+    is_golden(include_str!("golden/delete.ndjson"), &[FromAgent::Delete(delete)]);
+}
+
+#[test]
+fn end_of_a_snapshot_and_of_an_empty_one() {
+    let mut tally = Tally::default();
+    for put in puts() {
+        tally.add(&put.key, &put.uid, put.hash);
+    }
+    let ends = [tally, Tally::default()].map(|Tally { count, root }| FromAgent::End(End { count, root }));
+    is_golden(include_str!("golden/end.ndjson"), &ends);
+}
+
+#[test]
+fn beat_of_an_agent_with_numbers_of_any_size() {
+    let beats = [
+        AgentBeat {
+            count: 3,
+            root: hex(ROOT),
+            ready: true,
+        },
+        AgentBeat {
+            count: u64::MAX,
+            root: hex(&"f".repeat(32)),
+            ready: false,
+        },
+    ];
+    is_golden(include_str!("golden/agent-beat.ndjson"), &beats.map(FromAgent::Beat));
+}
+
+#[test]
+fn welcome_of_an_active_and_of_a_standby_agent() {
+    let active = Welcome {
+        version: 1,
+        session: uid("s-7"),
+        epoch: uid(EPOCH),
+        role: Role::Active,
+        limits: Limits {
+            in_flight: 256,
+            annotations: vec!["example.com/owner".to_owned()],
+        },
+        resume: Resume::Snapshot,
+        ends_in_s: 2700,
+        warnings: vec!["two pods of this virtual cluster write".to_owned()],
+    };
+    let standby = Welcome {
+        session: uid("s-8"),
+        role: Role::Standby,
+        limits: Limits {
+            in_flight: 256,
+            annotations: Vec::new(),
+        },
+        resume: Resume::Nothing,
+        ends_in_s: 1800,
+        warnings: Vec::new(),
+        ..active.clone()
+    };
+    is_golden(
+        include_str!("golden/welcome.ndjson"),
+        &[FromHost::Welcome(active), FromHost::Welcome(standby)],
+    );
+}
+
+#[test]
+fn answer_with_everything_without_numbers_and_without_a_twin() {
+    let applied = Answer {
+        key: Key::service("default", "db").unwrap(),
+        uid: uid("2"),
+        hash: hex(HEADLESS_HASH),
+        version: 414,
+        outcome: Outcome::Applied,
+        reason: Reason::Applied,
+        message: String::new(),
+        numbers: Some(Numbers::default()),
+        load_balancer: Vec::new(),
+        conditions: Vec::new(),
+    };
+    let pending = Answer {
+        key: Key::service("a", "b").unwrap(),
+        uid: uid("1"),
+        hash: hex(MINIMAL_HASH),
+        version: 415,
+        outcome: Outcome::Pending,
+        reason: Reason::Adopting,
+        numbers: None,
+        ..applied.clone()
+    };
+    let answers = [rejected(), applied, pending].map(|answer| FromHost::Answer(Box::new(answer)));
+    is_golden(include_str!("golden/answer.ndjson"), &answers);
+}
+
+#[test]
+fn want_some_and_want_all() {
+    let keys = vec![Key::service("a", "b").unwrap(), Key::service("default", "db").unwrap()];
+    is_golden(
+        include_str!("golden/want.ndjson"),
+        &[FromHost::Want(Want::Keys(keys)), FromHost::Want(Want::All)],
+    );
+}
+
+#[test]
+fn beat_of_a_host() {
+    is_golden(include_str!("golden/host-beat.ndjson"), &[FromHost::Beat(HostBeat {})]);
+}
+
+#[test]
+fn bye_for_every_reason() {
+    let drained = Bye {
+        reason: ByeReason::Draining,
+        message: "host-api restarts".to_owned(),
+        retry_after_s: Some(3),
+    };
+    let rest = [
+        ByeReason::Superseded,
+        ByeReason::Slow,
+        ByeReason::Expired,
+        ByeReason::Unsupported,
+        ByeReason::Malformed,
+        ByeReason::Unknown,
+    ];
+    let rest = rest.map(|reason| Bye {
+        reason,
+        message: String::new(),
+        retry_after_s: None,
+    });
+    let byes = [drained].into_iter().chain(rest).map(FromHost::Bye).collect::<Vec<_>>();
+    is_golden(include_str!("golden/bye.ndjson"), &byes);
+}
+
+/// Each line of the file is what one message is written as, and what gives that message when it is read.
+fn is_golden<M>(file: &str, messages: &[M])
+where
+    M: Message + Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    assert_eq!(file.lines().count(), messages.len());
+    for (line, message) in file.split_inclusive('\n').zip(messages) {
+        assert_eq!(std::str::from_utf8(&encode(message).unwrap()).unwrap(), line);
+        assert_eq!(
+            decode::<M>(line.trim_end_matches('\n').as_bytes()).as_ref(),
+            Ok(message)
+        );
+    }
+}
+
+fn puts() -> [Put; 3] {
+    let headless = Service {
+        cluster_ips: ClusterIps::Headless,
+        session_affinity: SessionAffinity::ClientIp(None),
+        ..Service::new(ServiceType::ClusterIP)
+    };
+    [
+        Put {
+            key: edge(),
+            uid: uid(EDGE_UID),
+            hash: hex(FULL_HASH),
+            seen: 412,
+            object: Object::Service(Box::new(service_of_every_field())),
+        },
+        Put {
+            key: Key::service("a", "b").unwrap(),
+            uid: uid("1"),
+            hash: hex(MINIMAL_HASH),
+            seen: 0,
+            object: Object::Service(Box::new(Service::new(ServiceType::ClusterIP))),
+        },
+        Put {
+            key: Key::service("default", "db").unwrap(),
+            uid: uid("2"),
+            hash: hex(HEADLESS_HASH),
+            seen: 7,
+            object: Object::Service(Box::new(headless)),
+        },
+    ]
+}
+
+/// Without `..`, so that a new field does not compile until it is in the file.
+fn service_of_every_field() -> Service {
+    Service {
+        service_type: ServiceType::LoadBalancer,
+        cluster_ips: ClusterIps::Addresses(vec![ip("10.43.7.9"), ip("fd00:43::7:9")]),
+        cluster_ip_pinned: true,
+        ip_families: vec![IpFamily::IPv4, IpFamily::IPv6],
+        ip_family_policy: Some(IpFamilyPolicy::RequireDualStack),
+        ports: ports(),
+        selector: map([("tier", "edge"), ("app", "dns")]),
+        session_affinity: SessionAffinity::ClientIp(Some(10_800)),
+        external_traffic_policy: Some(TrafficPolicy::Local),
+        internal_traffic_policy: Some(TrafficPolicy::Cluster),
+        traffic_distribution: Some("PreferClose".to_owned()),
+        publish_not_ready_addresses: true,
+        health_check_node_port: Some(number(32_100)),
+        health_check_node_port_pinned: true,
+        load_balancer_class: Some("example.com/fast".to_owned()),
+        load_balancer_source_ranges: vec!["192.0.2.0/24".to_owned(), "2001:db8::/32".to_owned()],
+        load_balancer_ip: Some(ip("192.0.2.53")),
+        allocate_load_balancer_node_ports: Some(false),
+        external_ips: vec![ip("198.51.100.1"), ip("2001:db8::1")],
+        labels: map([("team", "net"), ("app.kubernetes.io/name", "dns")]),
+        annotations: map([("example.com/owner", "net \"edge\" \u{2713}")]),
+    }
+}
+
+/// One port of every field, one with the fewest, and one whose target is a name that reads like a number.
+fn ports() -> Vec<Port> {
+    vec![
+        Port {
+            name: "dns".to_owned(),
+            protocol: Protocol::UDP,
+            port: number(53),
+            target_port: TargetPort::Name("dns-udp".to_owned()),
+            app_protocol: Some("example.com/dns".to_owned()),
+            node_port: Some(number(30_053)),
+            node_port_pinned: true,
+        },
+        Port {
+            name: "dns-tcp".to_owned(),
+            protocol: Protocol::TCP,
+            port: number(53),
+            target_port: TargetPort::Number(number(5353)),
+            app_protocol: None,
+            node_port: None,
+            node_port_pinned: false,
+        },
+        Port {
+            name: String::new(),
+            protocol: Protocol::SCTP,
+            port: number(65_535),
+            target_port: TargetPort::Name("80".to_owned()),
+            app_protocol: None,
+            node_port: None,
+            node_port_pinned: false,
+        },
+    ]
+}
+
+fn rejected() -> Answer {
+    Answer {
+        key: edge(),
+        uid: uid(EDGE_UID),
+        hash: hex(FULL_HASH),
+        version: 413,
+        outcome: Outcome::Rejected,
+        reason: Reason::NodePortTaken,
+        message: "node port 30053 is held on the host".to_owned(),
+        numbers: Some(Numbers {
+            cluster_ips: vec![ip("10.43.7.9"), ip("fd00:43::7:9")],
+            node_ports: vec![NodePort {
+                port: number(53),
+                protocol: Protocol::UDP,
+                node_port: number(31_053),
+            }],
+            health_check_node_port: Some(number(32_100)),
+        }),
+        load_balancer: vec![
+            Ingress {
+                ip: Some(ip("192.0.2.53")),
+                hostname: None,
+                ip_mode: Some("VIP".to_owned()),
+                ports: vec![
+                    IngressPort {
+                        port: number(53),
+                        protocol: Protocol::UDP,
+                        error: None,
+                    },
+                    IngressPort {
+                        port: number(53),
+                        protocol: Protocol::TCP,
+                        error: Some("example.com/PortInUse".to_owned()),
+                    },
+                ],
+            },
+            Ingress {
+                hostname: Some("lb.example.com".to_owned()),
+                ..Ingress::default()
+            },
+        ],
+        conditions: vec![
+            Condition {
+                condition_type: "example.com/Ready".to_owned(),
+                status: "True".to_owned(),
+                reason: "Provisioned".to_owned(),
+            },
+            Condition {
+                condition_type: "LoadBalancerPortsError".to_owned(),
+                status: "Unknown".to_owned(),
+                reason: String::new(),
+            },
+        ],
+    }
+}
+
+fn edge() -> Key {
+    Key::service("kube-system", "edge-dns").unwrap()
+}
+
+fn uid(text: &str) -> Uid {
+    Uid::parse(text).unwrap()
+}
+
+/// A hash or a root.
+fn hex<T: DeserializeOwned>(digits: &str) -> T {
+    serde_json::from_str(&format!("\"{digits}\"")).unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn number(number: u16) -> NonZeroU16 {
+    NonZeroU16::new(number).unwrap()
+}
+
+fn map<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, String> {
+    entries
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
