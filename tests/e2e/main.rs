@@ -1,3 +1,5 @@
 //! End-to-end tests on real control planes, in one binary so that the planes boot once.
 
+mod follow;
 mod rig;
+mod world;

@@ -1,0 +1,169 @@
+//! Probes and metrics over HTTP/1.
+//!
+//! Neither start, life nor readiness depends on host-api or the network: readiness of this container gates the virtual
+//! cluster's own server pod. Only `/syncz` tells whether all is in sync.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::agent::Agent;
+use crate::metrics::CONTENT_TYPE;
+use crate::quote::quote;
+
+/// Time between two tries to bind an address that is taken.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
+
+/// One named check, and why it failed.
+type Check = (&'static str, Result<(), String>);
+
+/// The routes.
+pub(crate) fn router(agent: Arc<Agent>) -> Router {
+    Router::new()
+        .route("/startupz", get(|query| async { report("startupz", &[ping()], query) }))
+        .route("/livez", get(|query| async { report("livez", &[ping()], query) }))
+        .route("/readyz", get(readyz))
+        .route("/syncz", get(syncz))
+        .route("/metrics", get(metrics))
+        .with_state(agent)
+}
+
+/// Serves for as long as it is polled. An address that is taken is tried again, since exiting would keep the control
+/// plane beside this container from starting.
+///
+/// # Errors
+/// Whatever ends the server.
+pub(crate) async fn serve(address: SocketAddr, agent: Arc<Agent>) -> std::io::Result<()> {
+    let listener = bind(address).await;
+    tracing::info!(%address, "admin server started");
+    axum::serve(listener, router(agent)).await
+}
+
+async fn bind(address: SocketAddr) -> TcpListener {
+    let mut told = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) if !told => tracing::error!(%address, %error, "admin address could not be bound"),
+            Err(_) => {}
+        }
+        told = true;
+        tokio::time::sleep(BIND_AGAIN).await;
+    }
+}
+
+/// An answer at all is the proof that the one thread turns.
+const fn ping() -> Check {
+    ("ping", Ok(()))
+}
+
+async fn readyz(query: RawQuery) -> Response {
+    // Whether it is valid does not matter here: a control plane must start in spite of a mistake in ours.
+    report("readyz", &[ping(), ("configuration-read", Ok(()))], query)
+}
+
+async fn syncz(State(agent): State<Arc<Agent>>, query: RawQuery) -> Response {
+    let health = agent.health();
+    let checks = [
+        ("configuration", health.configuration),
+        ("virtual-cluster", health.watch),
+        ("session", health.session),
+        (
+            "services",
+            agent
+                .read(crate::outbox::Outbox::in_sync)
+                .map_err(|behind| behind.to_string()),
+        ),
+    ];
+    report("syncz", &checks, query)
+}
+
+async fn metrics(State(agent): State<Arc<Agent>>) -> Response {
+    let counts = agent.read(crate::outbox::Outbox::counts);
+    match agent.metrics.text(counts) {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// The form that Kubernetes components give: every check when one failed or all were asked for, else just `ok`.
+fn report(name: &str, checks: &[Check], RawQuery(query): RawQuery) -> Response {
+    let failed = checks.iter().any(|(_, result)| result.is_err());
+    let verbose = query
+        .iter()
+        .flat_map(|query| query.split('&'))
+        .any(|part| part == "verbose" || part.starts_with("verbose="));
+    if !failed && !verbose {
+        return "ok".into_response();
+    }
+    let mut text = String::new();
+    for (check, result) in checks {
+        // Writing into a string cannot fail.
+        let _ = match result {
+            Ok(()) => writeln!(text, "[+]{check} ok"),
+            Err(why) => writeln!(text, "[-]{check} failed: {}", quote(why)),
+        };
+    }
+    let verdict = if failed { "failed" } else { "passed" };
+    let _ = writeln!(text, "{name} check {verdict}");
+    let status = if failed {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    (status, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn get(agent: &Arc<Agent>, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router(Arc::clone(agent)).oneshot(request).await.unwrap();
+        let status = response.status();
+        let bytes = to_bytes(response.into_body(), 65_536).await.unwrap();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn start_life_and_readiness_need_neither_host_api_nor_a_valid_configuration() {
+        let agent = Arc::new(Agent::new());
+        agent.set_configuration(Err("no URL".to_owned()));
+        for path in ["/startupz", "/livez", "/readyz"] {
+            assert_eq!(get(&agent, path).await, (StatusCode::OK, "ok".to_owned()), "{path}");
+        }
+        let (_, text) = get(&agent, "/readyz?verbose").await;
+        assert_eq!(text, "[+]ping ok\n[+]configuration-read ok\nreadyz check passed\n");
+    }
+
+    #[tokio::test]
+    async fn syncz_says_what_is_missing() {
+        let agent = Arc::new(Agent::new());
+        agent.set_configuration(Err("no URL".to_owned()));
+        let (status, text) = get(&agent, "/syncz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.contains("[-]configuration failed: no URL\n"), "{text}");
+        assert!(text.contains("[-]session failed: not started\n"), "{text}");
+        assert!(text.ends_with("syncz check failed\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn metrics_are_open_metrics_text() {
+        let (status, text) = get(&Arc::new(Agent::new()), "/metrics").await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

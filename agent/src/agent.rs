@@ -1,0 +1,105 @@
+//! What the parts of the process share: the outbox, how the two sides fare, and the metrics.
+//!
+//! Locks are held for single calls only, never while waiting.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+
+/// The shared state.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    outbox: Mutex<Outbox>,
+    changes: watch::Sender<()>,
+    health: Mutex<Health>,
+    reproject: Notify,
+    /// Numbers for `/metrics`.
+    pub(crate) metrics: Metrics,
+}
+
+/// How the two sides fare; an error says why not well.
+#[derive(Clone, Debug)]
+pub(crate) struct Health {
+    /// The configuration.
+    pub(crate) configuration: Result<(), String>,
+    /// The watch on the virtual cluster.
+    pub(crate) watch: Result<(), String>,
+    /// The session with host-api.
+    pub(crate) session: Result<(), String>,
+}
+
+impl Agent {
+    /// An agent that has neither listed nor connected.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        Self {
+            outbox: Mutex::default(),
+            changes: watch::Sender::new(()),
+            health: Mutex::new(Health {
+                configuration: Ok(()),
+                watch: Err("not started".to_owned()),
+                session: Err("not started".to_owned()),
+            }),
+            reproject: Notify::new(),
+            metrics: Metrics::new(),
+        }
+    }
+
+    /// Reads the outbox.
+    pub(crate) fn read<R>(&self, f: impl FnOnce(&Outbox) -> R) -> R {
+        f(&lock(&self.outbox))
+    }
+
+    /// Changes the outbox, and wakes whoever waits for a change.
+    pub(crate) fn change<R>(&self, f: impl FnOnce(&mut Outbox) -> R) -> R {
+        let result = f(&mut lock(&self.outbox));
+        self.changes.send_replace(());
+        result
+    }
+
+    /// Takes lines out of the outbox: wakes nobody, since only the one who takes them waits for lines.
+    pub(crate) fn take<R>(&self, f: impl FnOnce(&mut Outbox) -> R) -> R {
+        f(&mut lock(&self.outbox))
+    }
+
+    /// Wakes at every change of the outbox from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Wakes the watch when everything has to be projected anew.
+    pub(crate) const fn reproject(&self) -> &Notify {
+        &self.reproject
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    pub(crate) fn set_configuration(&self, state: Result<(), String>) {
+        lock(&self.health).configuration = state;
+    }
+
+    pub(crate) fn set_watch(&self, state: Result<(), String>) {
+        lock(&self.health).watch = state;
+    }
+
+    pub(crate) fn set_session(&self, state: Result<(), String>) {
+        self.metrics.set_session_up(state.is_ok());
+        lock(&self.health).session = state;
+    }
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A panic ends the process, so that a poisoned lock is never met outside of tests.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,349 @@
+//! Settings: raw strings from flags and environment to a [`Config`] that cannot be wrong.
+//!
+//! [`Config::try_from`] is pure and reports every mistake at once. The trap: clap itself stops at the first mistake, so
+//! it is given strings only.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser};
+
+use crate::log;
+
+/// Address of the admin server when none, or none that can be parsed, is given.
+const DEFAULT_ADMIN_ADDRESS: &str = "0.0.0.0:9464";
+const PREFIX: &str = "K3K_EXPOSE_";
+/// Set in every pod that runs the agent; decides whether a mistake ends the process.
+const POD_NAME: &str = "POD_NAME";
+
+/// Streams the Services of one virtual cluster to host-api.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "k3k-expose-agent", version)]
+pub struct Raw {
+    /// URL of host-api: https, without a path of its own. Required
+    #[arg(long, env = "K3K_EXPOSE_HOST_API_URL", value_name = "URL")]
+    host_api_url: Option<String>,
+    /// PEM file of the certificate authorities that may vouch for host-api. No other is trusted
+    #[arg(
+        long,
+        env = "K3K_EXPOSE_HOST_API_CA_FILE",
+        value_name = "PATH",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    )]
+    host_api_ca_file: String,
+    /// File of the token with audience k3k-expose that is shown to host-api. Read again for each session
+    #[arg(
+        long,
+        env = "K3K_EXPOSE_TOKEN_FILE",
+        value_name = "PATH",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    )]
+    token_file: String,
+    /// Kubeconfig of the virtual cluster's administrator. May be missing at first, and is read again when it changes
+    #[arg(
+        long,
+        env = "K3K_EXPOSE_KUBECONFIG",
+        value_name = "PATH",
+        default_value = "/var/run/k3k-expose/kubeconfig/kubeconfig.yaml"
+    )]
+    kubeconfig: String,
+    /// URL of the virtual cluster's API server: https. Takes the place of the kubeconfig's own
+    #[arg(
+        long,
+        env = "K3K_EXPOSE_VIRTUAL_SERVER",
+        value_name = "URL",
+        default_value = "https://127.0.0.1:6443"
+    )]
+    virtual_server: String,
+    /// Address and port of probes and metrics: a port from 1 to 65535
+    #[arg(long, env = "K3K_EXPOSE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = DEFAULT_ADMIN_ADDRESS)]
+    admin_address: String,
+    /// What is logged: error, warn, info, debug, trace or off, also by module, separated by commas
+    #[arg(long, env = "K3K_EXPOSE_LOG", value_name = "LEVELS", default_value = "info")]
+    log: String,
+    /// How it is logged: json, text, or auto (text on a terminal, else json)
+    #[arg(long, env = "K3K_EXPOSE_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
+    log_format: String,
+}
+
+/// Every setting, parsed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where sessions are opened.
+    pub session_url: reqwest::Url,
+    /// Certificate authorities of host-api.
+    pub host_api_ca_file: PathBuf,
+    /// Token for host-api.
+    pub token_file: PathBuf,
+    /// Kubeconfig of the virtual cluster's administrator.
+    pub kubeconfig: PathBuf,
+    /// API server of the virtual cluster.
+    pub virtual_server: http::Uri,
+    /// Where probes and metrics are served.
+    pub admin_address: SocketAddr,
+    /// What is logged.
+    pub log: log::Levels,
+    /// How it is logged.
+    pub log_format: log::Format,
+}
+
+/// Why there is no [`Config`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid configuration: {}", .mistakes.join("; "))]
+pub struct Invalid {
+    /// Every mistake, in the order of the options.
+    pub mistakes: Vec<String>,
+    /// Where the agent can still say so.
+    pub admin_address: SocketAddr,
+}
+
+/// One option, for documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptionRow {
+    /// The flag with its dashes.
+    pub flag: String,
+    /// The environment variable.
+    pub env: String,
+    /// The default, empty when there is none.
+    pub default: String,
+    /// What it means.
+    pub help: String,
+}
+
+/// Every option, in the order of `--help`.
+#[must_use]
+pub fn options() -> Vec<OptionRow> {
+    let row = |argument: &clap::Arg| {
+        Some(OptionRow {
+            flag: format!("--{}", argument.get_long()?),
+            env: argument.get_env()?.to_string_lossy().into_owned(),
+            default: argument
+                .get_default_values()
+                .first()
+                .map(|value| value.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            help: argument.get_help()?.to_string(),
+        })
+    };
+    Raw::command().get_arguments().filter_map(row).collect()
+}
+
+/// Whether the process runs in a pod, where a mistake must not end it: the control plane beside it would not start.
+#[must_use]
+pub fn in_pod() -> bool {
+    std::env::var_os(POD_NAME).is_some_and(|name| !name.is_empty())
+}
+
+/// Variables of the process that look like settings and are none.
+#[must_use]
+pub fn unknown_variables() -> Vec<String> {
+    unknown(std::env::vars_os().map(|(name, _)| name))
+}
+
+/// Reads flags and environment. `--help` and `--version` print and end the process.
+///
+/// # Errors
+/// [`Invalid`] with every mistake.
+pub fn read() -> Result<Config, Invalid> {
+    match Raw::try_parse() {
+        Ok(raw) => Config::try_from(raw),
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => Err(Invalid {
+            mistakes: vec![error.to_string().trim().to_owned()],
+            admin_address: SocketAddr::from(([0, 0, 0, 0], 9464)),
+        }),
+    }
+}
+
+fn unknown(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let known: Vec<String> = options().into_iter().map(|option| option.env).collect();
+    let mut unknown: Vec<String> = names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
+        .collect();
+    unknown.sort_unstable();
+    unknown
+}
+
+fn session_url(raw: Option<&str>) -> Result<reqwest::Url, &'static str> {
+    let raw = raw.ok_or("is required")?;
+    let mut url = reqwest::Url::parse(raw).map_err(|_| "is no URL")?;
+    if url.scheme() != "https" {
+        return Err("must begin with https://");
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err("must have no user, query or fragment");
+    }
+    if url.path() != "/" {
+        return Err("must have no path");
+    }
+    url.set_path("/v1/session");
+    Ok(url)
+}
+
+fn path(raw: String) -> Result<PathBuf, &'static str> {
+    if raw.is_empty() {
+        return Err("is empty");
+    }
+    Ok(PathBuf::from(raw))
+}
+
+fn virtual_server(raw: &str) -> Result<http::Uri, &'static str> {
+    let uri: http::Uri = raw.parse().map_err(|_| "is no URL")?;
+    if uri.scheme_str() != Some("https") {
+        return Err("must begin with https://");
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err("must have no path");
+    }
+    Ok(uri)
+}
+
+fn admin_address(raw: &str) -> Result<SocketAddr, &'static str> {
+    let address: SocketAddr = raw.parse().map_err(|_| "is no address with a port")?;
+    if address.port() == 0 {
+        return Err("must have a port from 1 to 65535");
+    }
+    Ok(address)
+}
+
+/// Gives a value through, or notes the mistake under the option's two names.
+fn take<T>(mistakes: &mut Vec<String>, name: &str, parsed: Result<T, &'static str>) -> Option<T> {
+    parsed
+        .map_err(|why| {
+            let variable = name.replace('-', "_").to_uppercase();
+            mistakes.push(format!("{PREFIX}{variable} (--{name}) {why}"));
+        })
+        .ok()
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = Invalid;
+
+    fn try_from(raw: Raw) -> Result<Self, Invalid> {
+        let mut mistakes = Vec::new();
+        let session_url = take(&mut mistakes, "host-api-url", session_url(raw.host_api_url.as_deref()));
+        let host_api_ca_file = take(&mut mistakes, "host-api-ca-file", path(raw.host_api_ca_file));
+        let token_file = take(&mut mistakes, "token-file", path(raw.token_file));
+        let kubeconfig = take(&mut mistakes, "kubeconfig", path(raw.kubeconfig));
+        let virtual_server = take(&mut mistakes, "virtual-server", virtual_server(&raw.virtual_server));
+        let admin_address = take(&mut mistakes, "admin-address", admin_address(&raw.admin_address));
+        let log = take(&mut mistakes, "log", log::Levels::parse(&raw.log));
+        let log_format = take(&mut mistakes, "log-format", log::Format::parse(&raw.log_format));
+        let complete = || {
+            Some(Self {
+                session_url: session_url?,
+                host_api_ca_file: host_api_ca_file?,
+                token_file: token_file?,
+                kubeconfig: kubeconfig?,
+                virtual_server: virtual_server?,
+                admin_address: admin_address?,
+                log: log?,
+                log_format: log_format?,
+            })
+        };
+        complete().ok_or_else(|| Invalid {
+            mistakes,
+            admin_address: admin_address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 9464))),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(flags: &[&str]) -> Raw {
+        let name = ["k3k-expose-agent"].iter();
+        Raw::try_parse_from(name.chain(flags)).unwrap()
+    }
+
+    #[test]
+    fn defaults_and_a_url_are_enough() {
+        let config = Config::try_from(raw(&["--host-api-url", "https://host-api.k3k-expose.svc"])).unwrap();
+        assert_eq!(
+            config.session_url.as_str(),
+            "https://host-api.k3k-expose.svc/v1/session"
+        );
+        assert_eq!(config.admin_address.to_string(), DEFAULT_ADMIN_ADDRESS);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_under_both_names() {
+        let invalid = Config::try_from(raw(&[
+            "--host-api-url=http://host-api",
+            "--host-api-ca-file=",
+            "--token-file=",
+            "--kubeconfig=",
+            "--virtual-server=127.0.0.1:6443",
+            "--admin-address=9464",
+            "--log=loud",
+            "--log-format=xml",
+        ]))
+        .unwrap_err();
+        assert_eq!(invalid.mistakes.len(), options().len());
+        for (mistake, option) in invalid.mistakes.iter().zip(options()) {
+            let names = format!("{} ({}) ", option.env, option.flag);
+            assert!(mistake.starts_with(&names), "{mistake}");
+        }
+        assert_eq!(invalid.admin_address.to_string(), DEFAULT_ADMIN_ADDRESS);
+    }
+
+    #[test]
+    fn a_missing_url_is_one_mistake_and_the_given_admin_address_stays() {
+        let invalid = Config::try_from(raw(&["--admin-address", "127.0.0.1:1234"])).unwrap_err();
+        assert_eq!(
+            invalid.mistakes,
+            ["K3K_EXPOSE_HOST_API_URL (--host-api-url) is required"]
+        );
+        assert_eq!(invalid.admin_address.port(), 1234);
+    }
+
+    #[test]
+    fn urls_that_could_mislead_are_refused() {
+        for url in [
+            "",
+            "host-api",
+            "http://a",
+            "https://u:p@a",
+            "https://a/b",
+            "https://a/?q",
+            "https://a/#f",
+        ] {
+            assert!(session_url(Some(url)).is_err(), "{url}");
+        }
+        for url in ["", "http://a", "https://a/b", "a:1"] {
+            assert!(virtual_server(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn flag_and_variable_of_an_option_carry_the_same_name() {
+        let known = [
+            ("--host-api-url", "K3K_EXPOSE_HOST_API_URL"),
+            ("--host-api-ca-file", "K3K_EXPOSE_HOST_API_CA_FILE"),
+            ("--token-file", "K3K_EXPOSE_TOKEN_FILE"),
+            ("--kubeconfig", "K3K_EXPOSE_KUBECONFIG"),
+            ("--virtual-server", "K3K_EXPOSE_VIRTUAL_SERVER"),
+            ("--admin-address", "K3K_EXPOSE_ADMIN_ADDRESS"),
+            ("--log", "K3K_EXPOSE_LOG"),
+            ("--log-format", "K3K_EXPOSE_LOG_FORMAT"),
+        ];
+        let options = options();
+        assert_eq!(options.len(), known.len());
+        for (option, (flag, env)) in options.iter().zip(known) {
+            assert_eq!((option.flag.as_str(), option.env.as_str()), (flag, env));
+            assert!(!option.help.is_empty());
+        }
+    }
+
+    #[test]
+    fn only_variables_of_our_own_prefix_can_be_unknown() {
+        let names = ["K3K_EXPOSE_TOKEN", "K3K_EXPOSE_LOG", "PATH", "K3K_EXPOSE_ADMIN_ADRESS"];
+        assert_eq!(
+            unknown(names.iter().map(OsString::from)),
+            ["K3K_EXPOSE_ADMIN_ADRESS", "K3K_EXPOSE_TOKEN"]
+        );
+    }
+}

@@ -1,0 +1,43 @@
+//! The virtual side as a whole: kubeconfig to account to watch, begun anew when the kubeconfig leads elsewhere.
+
+use crate::account::Account;
+use crate::agent::Agent;
+use crate::config::Config;
+use crate::kubeconfig::{Access, KubeconfigFile};
+use crate::watch::Watch;
+
+/// Runs for as long as it is polled.
+pub(crate) async fn run(agent: &Agent, config: &Config) {
+    let mut file = KubeconfigFile::new(&config.kubeconfig, &config.virtual_server);
+    agent.set_watch(Err("the kubeconfig is not there yet".to_owned()));
+    let mut access = file.next().await;
+    loop {
+        let account = Account::new(access.admin.clone());
+        let client = match account.client(access.anonymous.clone()) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(%error, "kubeconfig not usable");
+                access = file.next().await;
+                continue;
+            }
+        };
+        let mut watch = Watch::new(agent, &account, client);
+        access = tokio::select! {
+            other = elsewhere(&mut file, &access, &account) => other,
+            () = account.keep() => return,
+            () = watch.run() => return,
+        };
+        tracing::info!("kubeconfig leads elsewhere, watch begun anew");
+    }
+}
+
+/// Hands on credentials that were minted anew until the kubeconfig names another server or other authorities.
+async fn elsewhere(file: &mut KubeconfigFile<'_>, access: &Access, account: &Account) -> Access {
+    loop {
+        let next = file.next().await;
+        if !next.is_same_server(access) {
+            return next;
+        }
+        account.set_admin(next.admin);
+    }
+}
