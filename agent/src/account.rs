@@ -19,8 +19,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tower::util::MapRequestLayer;
 
-use crate::quote::causes;
 use crate::reconnect::Backoff;
+use k3k_expose_process::quote::causes;
 
 const MANIFEST: &str = include_str!("../../manifests/agent-rbac.yaml");
 const NAMESPACE: &str = "kube-system";

@@ -3,7 +3,6 @@
 //! Neither start, life nor readiness depends on host-api or the network: readiness of this container gates the virtual
 //! cluster's own server pod. Only `/syncz` tells whether all is in sync.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +12,14 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use k3k_expose_process::probe::{self, Check};
 use tokio::net::TcpListener;
 
 use crate::agent::Agent;
 use crate::metrics::CONTENT_TYPE;
-use crate::quote::quote;
 
 /// Time between two tries to bind an address that is taken.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
-
-/// One named check, and why it failed.
-type Check = (&'static str, Result<(), String>);
 
 /// The routes.
 pub(crate) fn router(agent: Arc<Agent>) -> Router {
@@ -94,32 +90,14 @@ async fn metrics(State(agent): State<Arc<Agent>>) -> Response {
     }
 }
 
-/// The form that Kubernetes components give: every check when one failed or all were asked for, else just `ok`.
 fn report(name: &str, checks: &[Check], RawQuery(query): RawQuery) -> Response {
-    let failed = checks.iter().any(|(_, result)| result.is_err());
-    let verbose = query
-        .iter()
-        .flat_map(|query| query.split('&'))
-        .any(|part| part == "verbose" || part.starts_with("verbose="));
-    if !failed && !verbose {
-        return "ok".into_response();
-    }
-    let mut text = String::new();
-    for (check, result) in checks {
-        // Writing into a string cannot fail.
-        let _ = match result {
-            Ok(()) => writeln!(text, "[+]{check} ok"),
-            Err(why) => writeln!(text, "[-]{check} failed: {}", quote(why)),
-        };
-    }
-    let verdict = if failed { "failed" } else { "passed" };
-    let _ = writeln!(text, "{name} check {verdict}");
-    let status = if failed {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
+    let report = probe::report(name, checks, query.as_deref());
+    let status = if report.passed {
         StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, text).into_response()
+    (status, report.text).into_response()
 }
 
 #[cfg(test)]

@@ -3,17 +3,15 @@
 //! [`Config::try_from`] is pure and reports every mistake at once. The trap: clap itself stops at the first mistake, so
 //! it is given strings only.
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
-
-use crate::log;
+use k3k_expose_process::log;
+use k3k_expose_process::options::{self, Mistakes, OptionRow};
 
 /// Address of the admin server when none, or none that can be parsed, is given.
 const DEFAULT_ADMIN_ADDRESS: &str = "0.0.0.0:9464";
-const PREFIX: &str = "K3K_EXPOSE_";
 /// Set in every pod that runs the agent; decides whether a mistake ends the process.
 const POD_NAME: &str = "POD_NAME";
 
@@ -90,7 +88,7 @@ pub struct Config {
 
 /// Why there is no [`Config`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid configuration: {}", .mistakes.join("; "))]
+#[error("invalid configuration:\n  {}", .mistakes.join("\n  "))]
 pub struct Invalid {
     /// Every mistake, in the order of the options.
     pub mistakes: Vec<String>,
@@ -98,35 +96,10 @@ pub struct Invalid {
     pub admin_address: SocketAddr,
 }
 
-/// One option, for documentation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OptionRow {
-    /// The flag with its dashes.
-    pub flag: String,
-    /// The environment variable.
-    pub env: String,
-    /// The default, empty when there is none.
-    pub default: String,
-    /// What it means.
-    pub help: String,
-}
-
 /// Every option, in the order of `--help`.
 #[must_use]
 pub fn options() -> Vec<OptionRow> {
-    let row = |argument: &clap::Arg| {
-        Some(OptionRow {
-            flag: format!("--{}", argument.get_long()?),
-            env: argument.get_env()?.to_string_lossy().into_owned(),
-            default: argument
-                .get_default_values()
-                .first()
-                .map(|value| value.to_string_lossy().into_owned())
-                .unwrap_or_default(),
-            help: argument.get_help()?.to_string(),
-        })
-    };
-    Raw::command().get_arguments().filter_map(row).collect()
+    options::rows(&Raw::command())
 }
 
 /// Whether the process runs in a pod, where a mistake must not end it: the control plane beside it would not start.
@@ -138,7 +111,7 @@ pub fn in_pod() -> bool {
 /// Variables of the process that look like settings and are none.
 #[must_use]
 pub fn unknown_variables() -> Vec<String> {
-    unknown(std::env::vars_os().map(|(name, _)| name))
+    options::unknown(&Raw::command(), std::env::vars_os().map(|(name, _)| name))
 }
 
 /// Reads flags and environment. `--help` and `--version` print and end the process.
@@ -154,16 +127,6 @@ pub fn read() -> Result<Config, Invalid> {
             admin_address: SocketAddr::from(([0, 0, 0, 0], 9464)),
         }),
     }
-}
-
-fn unknown(names: impl Iterator<Item = OsString>) -> Vec<String> {
-    let known: Vec<String> = options().into_iter().map(|option| option.env).collect();
-    let mut unknown: Vec<String> = names
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
-        .collect();
-    unknown.sort_unstable();
-    unknown
 }
 
 fn session_url(raw: Option<&str>) -> Result<reqwest::Url, &'static str> {
@@ -182,13 +145,6 @@ fn session_url(raw: Option<&str>) -> Result<reqwest::Url, &'static str> {
     Ok(url)
 }
 
-fn path(raw: String) -> Result<PathBuf, &'static str> {
-    if raw.is_empty() {
-        return Err("is empty");
-    }
-    Ok(PathBuf::from(raw))
-}
-
 fn virtual_server(raw: &str) -> Result<http::Uri, &'static str> {
     let uri: http::Uri = raw.parse().map_err(|_| "is no URL")?;
     if uri.scheme_str() != Some("https") {
@@ -200,37 +156,19 @@ fn virtual_server(raw: &str) -> Result<http::Uri, &'static str> {
     Ok(uri)
 }
 
-fn admin_address(raw: &str) -> Result<SocketAddr, &'static str> {
-    let address: SocketAddr = raw.parse().map_err(|_| "is no address with a port")?;
-    if address.port() == 0 {
-        return Err("must have a port from 1 to 65535");
-    }
-    Ok(address)
-}
-
-/// Gives a value through, or notes the mistake under the option's two names.
-fn take<T>(mistakes: &mut Vec<String>, name: &str, parsed: Result<T, &'static str>) -> Option<T> {
-    parsed
-        .map_err(|why| {
-            let variable = name.replace('-', "_").to_uppercase();
-            mistakes.push(format!("{PREFIX}{variable} (--{name}) {why}"));
-        })
-        .ok()
-}
-
 impl TryFrom<Raw> for Config {
     type Error = Invalid;
 
     fn try_from(raw: Raw) -> Result<Self, Invalid> {
-        let mut mistakes = Vec::new();
-        let session_url = take(&mut mistakes, "host-api-url", session_url(raw.host_api_url.as_deref()));
-        let host_api_ca_file = take(&mut mistakes, "host-api-ca-file", path(raw.host_api_ca_file));
-        let token_file = take(&mut mistakes, "token-file", path(raw.token_file));
-        let kubeconfig = take(&mut mistakes, "kubeconfig", path(raw.kubeconfig));
-        let virtual_server = take(&mut mistakes, "virtual-server", virtual_server(&raw.virtual_server));
-        let admin_address = take(&mut mistakes, "admin-address", admin_address(&raw.admin_address));
-        let log = take(&mut mistakes, "log", log::Levels::parse(&raw.log));
-        let log_format = take(&mut mistakes, "log-format", log::Format::parse(&raw.log_format));
+        let mut mistakes = Mistakes::default();
+        let session_url = mistakes.take("host-api-url", session_url(raw.host_api_url.as_deref()));
+        let host_api_ca_file = mistakes.take("host-api-ca-file", options::path(raw.host_api_ca_file));
+        let token_file = mistakes.take("token-file", options::path(raw.token_file));
+        let kubeconfig = mistakes.take("kubeconfig", options::path(raw.kubeconfig));
+        let virtual_server = mistakes.take("virtual-server", virtual_server(&raw.virtual_server));
+        let admin_address = mistakes.take("admin-address", options::address(&raw.admin_address));
+        let log = mistakes.take("log", log::Levels::parse(&raw.log));
+        let log_format = mistakes.take("log-format", log::Format::parse(&raw.log_format));
         let complete = || {
             Some(Self {
                 session_url: session_url?,
@@ -244,7 +182,7 @@ impl TryFrom<Raw> for Config {
             })
         };
         complete().ok_or_else(|| Invalid {
-            mistakes,
+            mistakes: mistakes.0,
             admin_address: admin_address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 9464))),
         })
     }
@@ -336,14 +274,5 @@ mod tests {
             assert_eq!((option.flag.as_str(), option.env.as_str()), (flag, env));
             assert!(!option.help.is_empty());
         }
-    }
-
-    #[test]
-    fn only_variables_of_our_own_prefix_can_be_unknown() {
-        let names = ["K3K_EXPOSE_TOKEN", "K3K_EXPOSE_LOG", "PATH", "K3K_EXPOSE_ADMIN_ADRESS"];
-        assert_eq!(
-            unknown(names.iter().map(OsString::from)),
-            ["K3K_EXPOSE_ADMIN_ADRESS", "K3K_EXPOSE_TOKEN"]
-        );
     }
 }

@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::problem::{BODY_BYTES, Problem};
-use crate::quote::causes;
 use crate::reconnect::Failure;
+use k3k_expose_process::quote::causes;
 
 /// Chunks that wait between the session and the connection. More would only be memory: the state waits in the outbox.
 const CHUNKS: usize = 2;

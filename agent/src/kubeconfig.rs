@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-use crate::quote::causes;
+use k3k_expose_process::quote::causes;
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(1);

@@ -5,8 +5,6 @@
 //! keeps the latest of each, and [`session`] (pure) decides what is said of it over `stream` (I/O).
 
 pub mod config;
-pub mod log;
-pub mod signal;
 
 mod account;
 mod kubeconfig;
@@ -32,7 +30,6 @@ mod stream;
 mod admin;
 mod agent;
 mod metrics;
-mod quote;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use k3k_expose_agent::config::{self, Config, Invalid};
-use k3k_expose_agent::log::{self, Format, Levels};
-use k3k_expose_agent::signal::Signals;
+use k3k_expose_process::log::{self, Format, Levels};
+use k3k_expose_process::stop::Signals;
 use tokio_util::sync::CancellationToken;
 
 /// Exit code for a configuration that cannot be used.
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     if let Err(invalid) = &config
         && !config::in_pod()
     {
-        report(invalid);
+        log::complain(&format!("k3k-expose-agent: {invalid}\nsee k3k-expose-agent --help"));
         return ExitCode::from(MISCONFIGURED);
     }
     match run(config) {
@@ -47,7 +47,7 @@ fn run(config: Result<Config, Invalid>) -> anyhow::Result<()> {
         .context("runtime could not be started")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
-        let signals = Signals::new().context("signals could not be taken over")?;
+        let signals = Signals::listen().context("signals could not be taken over")?;
         let work = async {
             match config {
                 Ok(config) => k3k_expose_agent::run(config, stop.clone()).await,
@@ -56,14 +56,7 @@ fn run(config: Result<Config, Invalid>) -> anyhow::Result<()> {
         };
         tokio::select! {
             done = work => done,
-            () = signals.forward(stop.clone()) => Ok(()),
+            never = signals.obey(stop.clone()) => match never {},
         }
     })
-}
-
-#[expect(clippy::print_stderr, reason = "there is no log yet")]
-fn report(invalid: &Invalid) {
-    for mistake in &invalid.mistakes {
-        eprintln!("error: {mistake}");
-    }
 }

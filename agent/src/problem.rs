@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::quote::quote;
 use crate::reconnect::Failure;
+use k3k_expose_process::quote::quote;
 
 /// Most bytes that are read of a body.
 pub(crate) const BODY_BYTES: usize = 16 * 1024;

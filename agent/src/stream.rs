@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::connect::Link;
-use crate::quote::quote;
 use crate::session::{Heard, Opened, Over, Session};
+use k3k_expose_process::quote::quote;
 
 /// Lines are gathered into chunks of about this size, so that a thousand puts do not become a thousand frames.
 const CHUNK: usize = 16 * 1024;

@@ -18,8 +18,8 @@ use crate::agent::Agent;
 use crate::outbox::Refusal;
 use crate::packed::Change;
 use crate::project::{gone, project};
-use crate::quote::causes;
 use crate::reconnect::Backoff;
+use k3k_expose_process::quote::causes;
 
 /// The server is asked to end a watch after this long.
 const WATCH_SECONDS: u32 = 290;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use k3k_expose_process::quote::causes;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -57,7 +58,7 @@ pub async fn authenticate(client: &Client, token: &SecretString, now: u64) -> Re
     let reviewed = match timeout(REVIEW, reviews.create(&params, &review)).await {
         Ok(Ok(review)) => review.status.unwrap_or_default(),
         Ok(Err(error)) => {
-            warn!(%error, "a token could not be reviewed");
+            warn!(error = causes(&error), "a token could not be reviewed");
             return Err(Problem::NotReady(
                 "the host's API server cannot judge the token now".to_owned(),
             ));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k3k_expose_process::quote::causes;
 use k3k_expose_proto::Uid;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -79,7 +80,7 @@ where
     match timeout(LOOK_UP, objects.get_opt(name)).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
-            warn!(kind = %K::kind(&()), namespace, name, %error, "a look-up failed");
+            warn!(kind = %K::kind(&()), namespace, name, error = causes(&error), "a look-up failed");
             Err(unable())
         }
         Err(_) => Err(unable()),

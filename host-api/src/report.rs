@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k3k_expose_process::quote::causes;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -51,7 +52,7 @@ pub async fn run(client: Client, metrics: Arc<Metrics>, mut notices: mpsc::Recei
         };
         match timeout(PUBLISH, recorder.publish(&event, &cluster)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "an event was not published"),
+            Ok(Err(error)) => warn!(error = causes(&error), "an event was not published"),
             Err(_) => warn!("an event was not published in time"),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use backon::ExponentialBuilder;
 use futures::{Stream, TryStreamExt};
+use k3k_expose_process::quote::causes;
 use k3k_expose_proto::Uid;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::core::PartialObjectMeta;
@@ -134,7 +135,7 @@ async fn drive<K>(
                 handle(event);
             }
             Ok(None) => return,
-            Err(error) => warn!(what, %error, "watch failed, tried again"),
+            Err(error) => warn!(what, error = causes(&error), "watch failed, tried again"),
         }
     }
 }

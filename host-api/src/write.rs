@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use k3k_expose_process::quote::causes;
 use k3k_expose_proto::{Key, Uid};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -219,7 +220,7 @@ impl Writer {
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Refusal> {
         let result = match timeout(CALL, call).await {
-            Ok(result) => result.map_err(|error| (refusal::read(&error), error.to_string())),
+            Ok(result) => result.map_err(|error| (refusal::read(&error), causes(&error))),
             Err(_) => Err((Refusal::Unavailable, "no answer in time".to_owned())),
         };
         self.metrics

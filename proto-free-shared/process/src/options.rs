@@ -89,3 +89,45 @@ pub fn address(raw: &str) -> Result<SocketAddr, &'static str> {
         Ok(address)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command() -> clap::Command {
+        let log = clap::Arg::new("log")
+            .long("log")
+            .env("K3K_EXPOSE_LOG")
+            .default_value("info")
+            .help("What is logged");
+        clap::Command::new("test")
+            .arg(log)
+            .arg(clap::Arg::new("other").long("other"))
+    }
+
+    #[test]
+    fn only_variables_of_our_own_prefix_can_be_unknown() {
+        let names = ["K3K_EXPOSE_TOKEN", "K3K_EXPOSE_LOG", "PATH", "K3K_EXPOSE_ADMIN_ADRESS"];
+        let unknown = unknown(&command(), names.iter().map(OsString::from));
+        assert_eq!(unknown, ["K3K_EXPOSE_ADMIN_ADRESS", "K3K_EXPOSE_TOKEN"]);
+    }
+
+    #[test]
+    fn an_option_is_listed_with_both_names() {
+        let row = OptionRow {
+            flag: "--log".to_owned(),
+            env: "K3K_EXPOSE_LOG".to_owned(),
+            default: "info".to_owned(),
+            help: "What is logged".to_owned(),
+        };
+        assert_eq!(rows(&command()), [row]);
+    }
+
+    #[test]
+    fn an_address_has_a_port_of_its_own() {
+        assert!(address("127.0.0.1:9464").is_ok());
+        for text in ["", "9464", "localhost:9464", "127.0.0.1:0", "127.0.0.1:70000"] {
+            assert!(address(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Text of others to text for a log line: short, and without control characters. Pure.
 
+use std::error::Error;
+
 /// Most characters of it that are shown.
 const SHOWN: usize = 300;
 
@@ -20,9 +22,37 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
+/// An error with its causes. Some libraries name only the outermost, others repeat the next one.
+#[must_use]
+pub fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text.push_str(": ");
+            text.push_str(&inner);
+        }
+        cause = error.source();
+    }
+    quote(&text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Outer(&'static str, #[source] std::fmt::Error);
+
+    #[test]
+    fn causes_are_named_once() {
+        let cause = std::fmt::Error.to_string();
+        assert_eq!(causes(&Outer("outer", std::fmt::Error)), format!("outer: {cause}"));
+        let repeating = String::leak(format!("outer: {cause}"));
+        assert_eq!(causes(&Outer(repeating, std::fmt::Error)), format!("outer: {cause}"));
+    }
 
     #[test]
     fn control_characters_are_spelled_out_and_length_is_capped() {
