@@ -201,3 +201,6 @@ fn append(chunk: &mut BytesMut, message: &FromHost) {
 fn beat_after() -> Duration {
     BEAT.mul_f64(0.8 + 0.4 * fastrand::f64())
 }
+
+#[cfg(test)]
+mod tests;
