@@ -194,3 +194,6 @@ impl Registry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

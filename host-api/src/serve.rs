@@ -146,5 +146,7 @@ async fn client(config: &Config) -> Result<Client> {
             .context("not in a pod with a ServiceAccount: set K3K_EXPOSE_KUBECONFIG outside of one")?,
     };
     settings.connect_timeout = Some(Duration::from_secs(5));
+    // The writer paces itself by 429, which a client that retries by itself would hide.
+    settings.default_retry = false;
     Client::try_from(settings).context("cannot make a client for the host's API server")
 }

@@ -40,7 +40,7 @@ impl Registry {
         hello: &Hello,
         now: Duration,
     ) -> Result<(SessionId, Welcome), TooManyTakeovers> {
-        self.clusters.insert(tenant.id().clone(), state);
+        self.cluster_seen(tenant.id(), state);
         let ledger = self
             .tenants
             .entry(tenant.id().clone())
