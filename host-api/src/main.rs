@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use k3k_expose_host_api::{config, serve};
 use k3k_expose_process::log;
 
-#[tokio::main(worker_threads = 2)]
+// One thread: the host's API server takes a few hundred writes a second, and every hop to another thread is latency.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let config = match config::read() {
         Ok(config) => config,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use k3k_expose_process::stop::Signals;
 use k3k_expose_proto::Uid;
@@ -112,7 +113,7 @@ async fn serve_sessions(
     let sessions = server.sessions.clone();
     let router = router::router(server);
     let mut serving = axum_server::from_tcp(listener)?
-        .map(|acceptor| RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(acceptor))
+        .map(|_| RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(NoDelayAcceptor))
         .first_request_timeout(HANDSHAKE)
         .handle(handle.clone());
     serving
