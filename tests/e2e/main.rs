@@ -2,4 +2,5 @@
 
 mod follow;
 mod rig;
+mod wire;
 mod world;

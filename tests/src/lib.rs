@@ -6,7 +6,9 @@
 
 pub mod access;
 pub mod audit;
+pub mod bench;
 pub mod cache;
+pub mod demo;
 pub mod eventually;
 pub mod k3k;
 pub mod manifest;
@@ -21,6 +23,7 @@ pub mod tls;
 pub mod token;
 pub mod toolchain;
 pub mod usage;
+pub mod wire;
 
 pub use eventually::{eventually, took};
 pub use plane::{ControlPlane, PlaneOptions};

@@ -1,0 +1,142 @@
+//! What `cargo sync-bench` measures, in its order: memory of idle programs, the host's own limit, the sync, rest, latencies,
+//! restarts, a reconnect.
+//!
+//! Honest figures need the same things on both sides of a ratio: one pair of control planes, one account on the host with
+//! its rights and its place in the queue, byte-same bodies, the same controllers and watches. Every measurement begins
+//! only after the objects of the one before are gone, EndpointSlices and IP addresses included.
+
+mod bodies;
+mod direct;
+mod field;
+mod host_watch;
+mod latency;
+mod programs;
+mod proxy;
+mod report;
+mod spending;
+mod table;
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+pub use report::Report;
+
+use crate::progress::say;
+use crate::supervisor;
+use field::Field;
+use latency::Latencies;
+use spending::Spending;
+
+/// Parallel workers of the plain client; the best of them is the limit.
+const WORKERS: [usize; 3] = [4, 8, 16];
+
+/// Memory is also judged at this many Services, whatever the run's own number.
+const MEMORY_AT: usize = 1000;
+
+/// How long the programs are watched doing nothing.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How long after a restart a late write would still be counted.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// Changes a second, and how many of them.
+const RATES: [(u32, usize); 2] = [(5, 100), (50, 500)];
+
+/// Measures everything with this many Services.
+///
+/// # Errors
+/// When a step of the rig fails, or a program does not do its part in time; logs are kept then.
+pub async fn run(services: usize) -> anyhow::Result<Report> {
+    let outcome = measure(services).await;
+    if outcome.is_err() {
+        supervisor::keep_files();
+    }
+    outcome
+}
+
+async fn measure(services: usize) -> anyhow::Result<Report> {
+    let load = load()?;
+    if load > 0.5 {
+        say(&format!(
+            "the machine is busy already (load {load}), which all figures will show"
+        ));
+    }
+    say("booting two control planes");
+    let mut field = Field::boot().await?;
+    let mut report = Report::new(services, load);
+
+    say("memory and CPU without Services: 30 s");
+    report.usage_at("0", &field.sync(0).await?);
+    field.clear(0).await?;
+
+    if services > MEMORY_AT {
+        say("memory and CPU with 1,000 Services: 30 s");
+        field.fill(MEMORY_AT).await?;
+        report.usage_at("1000", &field.sync(MEMORY_AT).await?);
+        field.clear(MEMORY_AT).await?;
+    }
+
+    field.fill(services).await?;
+    let mut plain = bodies::Fingerprints::default();
+    for workers in WORKERS {
+        say(&format!("a plain client with {workers} workers creates {services}"));
+        report.limit(workers, direct::create_all(&field, workers).await?);
+        plain = field.fingerprints().await?;
+        field.clear(services).await?;
+    }
+
+    say(&format!("initial sync of {services}, then 30 s"));
+    let synced = field.sync(services).await?;
+    report.initial(&synced);
+    report.usage_at("n", &synced);
+    if services == MEMORY_AT {
+        report.usage_at("1000", &synced);
+    }
+    report.twins_as_plain = plain.equal(&field.fingerprints().await?);
+
+    say("rest: 60 s");
+    let before = Spending::begin(&field).await?;
+    // The measurement is that time passes.
+    tokio::time::sleep(IDLE).await;
+    report.idle(&before.end(&field).await?);
+
+    for (rate, samples) in RATES {
+        say(&format!("{samples} creates, updates and deletes at {rate}/s"));
+        let latencies = Latencies::measure(&field, rate, samples).await?;
+        report.latencies(rate, &latencies);
+    }
+
+    say("restart of the agent");
+    let before = Spending::begin(&field).await?;
+    field.programs()?.restart_agent().await?;
+    tokio::time::sleep(AFTERMATH).await;
+    report.restart_of_agent(&before.writes(&field).await?);
+
+    say("restart of host-api");
+    let before = Spending::begin(&field).await?;
+    field.programs()?.restart_host_api().await?;
+    tokio::time::sleep(AFTERMATH).await;
+    report.restart_of_host_api(&before.writes(&field).await?);
+
+    say("a cut connection");
+    report.reconnect_bytes = field.reconnect_bytes().await?;
+    field.stop().await?;
+    Ok(report)
+}
+
+/// What others do on this machine: its load average over the last minute.
+fn load() -> anyhow::Result<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").context("reading the load of the machine")?;
+    let first = text.split_whitespace().next().context("an empty load average")?;
+    Ok(first.parse()?)
+}
+
+/// Memory and CPU of both programs at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    agent_rss_kib: u64,
+    host_api_rss_kib: u64,
+    agent_cpu_s: f64,
+    host_api_cpu_s: f64,
+}

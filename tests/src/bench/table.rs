@@ -1,0 +1,162 @@
+//! A report as tables for people, every figure beside what is promised of it. Pure.
+
+use std::fmt::Write;
+
+use super::report::{Percentiles, Report};
+
+/// The changes, in the order in which they are measured.
+const CHANGES: [&str; 3] = ["create", "update", "delete"];
+
+pub(super) fn render(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing into a string cannot fail.
+    let _ = sync(&mut text, report);
+    let _ = latency(&mut text, report);
+    let _ = writes(&mut text, report);
+    let _ = cost(&mut text, report);
+    text
+}
+
+fn sync(text: &mut String, report: &Report) -> std::fmt::Result {
+    let n = report.n;
+    writeln!(text, "\nInitial sync of {n} Services")?;
+    line(
+        text,
+        "load of the machine before the run",
+        &format!("{:.2}", report.load_before),
+        "below 0.5, or rerun",
+    )?;
+    for (workers, seconds) in &report.limit_s_by_workers {
+        line(
+            text,
+            &format!("plain client, {workers} workers"),
+            &format!("{seconds:.2} s"),
+            "",
+        )?;
+    }
+    line(
+        text,
+        "limit (the best of them)",
+        &format!("{:.2} s", report.limit_s),
+        "",
+    )?;
+    line(
+        text,
+        "agent start to last twin",
+        &format!("{:.2} s", report.initial_s),
+        "",
+    )?;
+    line(
+        text,
+        "sync / limit",
+        &format!("{:.2}", report.initial_to_limit),
+        "at most 1.5, aim 1.1",
+    )?;
+    line(
+        text,
+        "twins stored as the plain objects",
+        &report.twins_as_plain.to_string(),
+        &format!("{n}"),
+    )
+}
+
+fn latency(text: &mut String, report: &Report) -> std::fmt::Result {
+    writeln!(text, "\nOne change, until the host's watch tells of it (ms)")?;
+    writeln!(
+        text,
+        "  {:<12} {:>8} {:>8}   {:>8} {:>8}   {:>8} {:>8}",
+        "", "p50", "p99", "direct50", "direct99", "ratio50", "ratio99"
+    )?;
+    for rate in [5, 50] {
+        for change in CHANGES {
+            let suffix = if rate == 50 { String::new() } else { format!("_{rate}") };
+            let ours = of(&report.latency_ms, &format!("{change}_{rate}"));
+            let direct = of(&report.direct_ms, &format!("{change}{suffix}"));
+            writeln!(
+                text,
+                "  {:<12} {:>8.2} {:>8.2}   {:>8.2} {:>8.2}   {:>8.2} {:>8.2}",
+                format!("{change} {rate}/s"),
+                ours.p50,
+                ours.p99,
+                direct.p50,
+                direct.p99,
+                ours.p50 / direct.p50,
+                ours.p99 / direct.p99,
+            )?;
+        }
+    }
+    writeln!(text, "  promised at 50/s: ratio50 at most 2.5; aim for ratio99: 4")
+}
+
+fn writes(text: &mut String, report: &Report) -> std::fmt::Result {
+    writeln!(text, "\nWrites (audit log)                         host   virtual")?;
+    let mut row = |name: &str, host: usize, virtual_cluster: usize, promise: &str| {
+        writeln!(text, "  {name:<38} {host:>6} {virtual_cluster:>9}   {promise}")
+    };
+    row(
+        "initial sync",
+        report.host_writes_initial,
+        report.virtual_writes_initial,
+        &format!("host: {} exactly", report.n),
+    )?;
+    row(
+        "restart of the agent",
+        report.host_writes_agent_restart,
+        report.virtual_writes_agent_restart,
+        "0",
+    )?;
+    row(
+        "restart of host-api",
+        report.host_writes_host_api_restart,
+        report.virtual_writes_host_api_restart,
+        "0",
+    )?;
+    line(text, "60 s at rest, both", &report.idle_writes_60s.to_string(), "0")
+}
+
+fn cost(text: &mut String, report: &Report) -> std::fmt::Result {
+    writeln!(text, "\nCost                                      agent  host-api")?;
+    for (at, name) in [
+        ("0", "no Service".to_owned()),
+        ("1000", "1,000 Services".to_owned()),
+        ("n", format!("{} Services", report.n)),
+    ] {
+        let [agent, host_api] = ["agent", "host_api"].map(|program| {
+            let value = report.rss_mib.get(&format!("{program}_{at}")).copied().flatten();
+            value.map_or_else(|| "-".to_owned(), |mib| format!("{mib:.1}"))
+        });
+        let promise = if at == "1000" { "at most 15 and 25 MB" } else { "" };
+        writeln!(
+            text,
+            "  {:<36} {agent:>8} {host_api:>9}   {promise}",
+            format!("MiB, {name}")
+        )?;
+    }
+    let cpu = |key: &str| report.cpu_s.get(key).copied().flatten().unwrap_or(f64::NAN);
+    writeln!(
+        text,
+        "  {:<36} {:>8.2} {:>9.2}",
+        "CPU s, start and sync",
+        cpu("agent"),
+        cpu("host_api")
+    )?;
+    writeln!(
+        text,
+        "  {:<36} {:>8.2} {:>9.2}   at most 0.05 each",
+        "CPU s, 60 s at rest", report.idle_cpu_s.agent, report.idle_cpu_s.host_api
+    )?;
+    line(
+        text,
+        "bytes to reconnect, nothing changed",
+        &report.reconnect_bytes.to_string(),
+        "at most 1000",
+    )
+}
+
+fn line(text: &mut String, name: &str, value: &str, promise: &str) -> std::fmt::Result {
+    writeln!(text, "  {name:<36} {value:>8}   {promise}")
+}
+
+fn of(map: &std::collections::BTreeMap<String, Percentiles>, key: &str) -> Percentiles {
+    map.get(key).copied().unwrap_or_default()
+}
