@@ -1,5 +1,14 @@
 //! End-to-end tests on real control planes, in one binary so that the planes boot once.
 
+mod account;
+mod chaos;
 mod follow;
+mod guard;
+mod hostile;
+mod identity;
+mod observe;
+mod repair;
+mod restart;
 mod rig;
+mod takeover;
 mod world;
