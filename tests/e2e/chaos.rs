@@ -50,9 +50,8 @@ async fn kills_of_everything_during_two_hundred_changes_end_in_equal_state() -> 
 }
 
 async fn chaos() -> Result<()> {
-    let seed = std::env::var(SEED)
-        .ok()
-        .map_or_else(|| Ok(fastrand::u64(..)), |seed| seed.parse())?;
+    let asked = std::env::var_os(SEED);
+    let seed = asked.map_or_else(|| Ok(fastrand::u64(..)), |seed| seed.to_string_lossy().parse())?;
     say(&format!("chaos: {SEED}={seed}"));
     let mut rng = Rng::with_seed(seed);
     let mut victims = Victims::start().await?;

@@ -72,15 +72,15 @@ async fn a_reset_cluster_deletes_and_changes_nothing_until_the_platform_team_let
     let audit = rig.host().await?.audit();
     let plane = Arc::new(ControlPlane::start(virtual_options("reset")).await?);
     let (host, host_api) = (rig.host().await?, rig.host_api().await?);
-    let world = World::on(host, host_api, Arc::clone(&plane), "reset", TenantOptions::default()).await?;
+    let world = World::on(host, host_api, plane, "reset", TenantOptions::default()).await?;
     let services = world.namespace("first").await?;
     create_all(&services, headless(STANDING)).await?;
     outcomes(&world.agent, "applied", STANDING, SOON).await?;
     let before = twins(&world.tenant).await?;
 
     let mark = audit.mark().await?;
-    plane.reset().await?;
-    world.agent.renew_kubeconfig(&plane)?;
+    world.plane.reset().await?;
+    world.agent.renew_kubeconfig(&world.plane)?;
     let uid = virtual_uid(&world.virtual_cluster).await?;
     let note = eventually("an event about the reset cluster", SOON, async || {
         // Which of the two guards speaks first depends on whether anything was made again by then.

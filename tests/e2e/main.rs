@@ -6,6 +6,7 @@ mod follow;
 mod guard;
 mod hostile;
 mod identity;
+mod late;
 mod observe;
 mod repair;
 mod restart;

@@ -14,6 +14,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::observe::{create_all, equal, metric, outcomes, twins, writes};
 use crate::world::{SOON, World, service};
@@ -53,7 +54,8 @@ async fn fifty_twins_of_k3k_are_taken_over_without_losing_an_endpoint() -> Resul
     let orphan = tenant.twin_name(&orphan, "first");
     let expected: BTreeSet<String> = uids.keys().filter(|name| **name != orphan).cloned().collect();
     let endpoints = Arc::new(Mutex::new(Endpoints::default()));
-    let watch = tokio::spawn(follow(
+    let mut watch = JoinSet::new();
+    watch.spawn(follow(
         world.host.clone(),
         tenant.namespace.clone(),
         Arc::clone(&endpoints),
@@ -101,8 +103,8 @@ async fn fifty_twins_of_k3k_are_taken_over_without_losing_an_endpoint() -> Resul
             twin.annotations()
         );
     }
-    assert!(!watch.is_finished());
-    watch.abort();
+    assert!(watch.try_join_next().is_none(), "the watch ended");
+    watch.shutdown().await;
     let endpoints = endpoints.lock().unwrap();
     assert!(endpoints.full().is_superset(&expected));
     let shrunk: Vec<_> = endpoints.shrunk.iter().filter(|name| **name != orphan).collect();
