@@ -1,6 +1,7 @@
 //! End-to-end tests on real control planes, in one binary so that the planes boot once.
 
 mod account;
+mod authority;
 mod chaos;
 mod follow;
 mod guard;
