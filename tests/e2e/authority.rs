@@ -5,19 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k3k_expose_proto::message::{FromAgent, Put};
-use k3k_expose_proto::service::ClusterIps;
 use k3k_expose_proto::{FromHost, Outcome, Reason};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{self, Tenant, TenantOptions};
 use k3k_expose_tests::product::{HostApi, HostApiOptions, apply_rbac};
-use k3k_expose_tests::wire::{WireSession, cluster_ip_service, delete, hello, put};
+use k3k_expose_tests::wire::{WireSession, delete, hello};
 use k3k_expose_tests::{ControlPlane, PlaneOptions, took};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Error};
 use tokio::time::Instant;
 
-use crate::observe::twins;
+use crate::observe::{headless, twins};
 use crate::world::SOON;
 
 const NAME: &str = "k3k-expose-host-api";
@@ -84,11 +83,4 @@ async fn settled_by(session: &mut WireSession, put: &Put) -> Result<Reason> {
             _ => {}
         }
     }
-}
-
-/// A Service without numbers, so that nobody else can hold them.
-fn headless(name: &str) -> Result<Put> {
-    let mut service = cluster_ip_service("web", 80)?;
-    service.cluster_ips = ClusterIps::Headless;
-    put("first", name, &format!("uid-{name}"), service)
 }

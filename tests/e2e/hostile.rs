@@ -1,113 +1,26 @@
 //! What a broken or hostile agent can say, and that nobody else notices: spoken by hand to a host-api of its own.
 
+mod stage;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use k3k_expose_proto::message::{ByeReason, End, FromAgent, Put, Resume};
+use k3k_expose_proto::message::{ByeReason, End, FromAgent, Resume};
 use k3k_expose_proto::{FromHost, Root, line};
 use k3k_expose_tests::eventually::eventually;
-use k3k_expose_tests::k3k::{Tenant, TenantOptions};
-use k3k_expose_tests::product::{HostApi, HostApiOptions};
+use k3k_expose_tests::product::HostApi;
 use k3k_expose_tests::progress::say;
-use k3k_expose_tests::wire::{WireSession, cluster_ip_service, end, hello, put};
-use k3k_expose_tests::{Rig, took};
-use kube::Client;
-use tokio::time::{Instant, timeout};
+use k3k_expose_tests::wire::{WireSession, end};
+use tokio::time::timeout;
 
-use crate::observe::twins;
+use crate::observe::{headless, twins};
 use crate::world::SOON;
+use stage::Stage;
 
-const VIRTUAL: &str = "hostile-cluster";
-const STANDING: usize = 5;
 /// What the memory of host-api may grow by, in KiB.
 const GROWTH: u64 = 16 * 1024;
 const MIB: usize = 1 << 20;
-
-/// A host-api with two tenants: one that misbehaves, and one that goes on.
-struct Stage {
-    client: Client,
-    host_api: HostApi,
-    hostile: Tenant,
-    token: String,
-    said: Vec<Put>,
-    neighbor: WireSession,
-    neighbor_tenant: Tenant,
-    arrived: usize,
-}
-
-impl Stage {
-    /// The hostile tenant stands with five twins, the neighbor with none.
-    async fn start(name: &str) -> Result<Self> {
-        let host = Rig::shared().host().await?;
-        let client = host.client().await?;
-        let host_api = HostApi::start(host, HostApiOptions::default()).await?;
-        let hostile = Tenant::create(&client, name, "hostile", TenantOptions::default()).await?;
-        let neighbor_tenant =
-            Tenant::create(&client, &format!("{name}-next"), "neighbor", TenantOptions::default()).await?;
-        let token = hostile.server_pod_token(0).await?;
-        let said = (0..STANDING)
-            .map(|number| headless(&format!("web-{number}")))
-            .collect::<Result<Vec<_>>>()?;
-        let mut session = WireSession::open(&host_api, &token, hello(VIRTUAL, &said)?).await?.0;
-        session.send_snapshot(&said).await?;
-        for put in &said {
-            session.settled(put).await?;
-        }
-        let hello = hello("neighbor-cluster", &[])?;
-        let neighbor = WireSession::open(&host_api, &neighbor_tenant.server_pod_token(0).await?, hello)
-            .await?
-            .0;
-        neighbor.send_snapshot(&[]).await?;
-        Ok(Self {
-            client,
-            host_api,
-            hostile,
-            token,
-            said,
-            neighbor,
-            neighbor_tenant,
-            arrived: 0,
-        })
-    }
-
-    /// A session of the hostile tenant that resumes, or one that is in the middle of its snapshot.
-    async fn session(&self, resume: Resume) -> Result<WireSession> {
-        let said = if resume == Resume::Nothing {
-            self.said.as_slice()
-        } else {
-            &[]
-        };
-        let opened = eventually("a session", SOON, async || {
-            WireSession::open(&self.host_api, &self.token, hello(VIRTUAL, said)?)
-                .await
-                .map_err(anyhow::Error::from)
-        })
-        .await?;
-        assert_eq!(opened.1.resume, resume);
-        Ok(opened.0)
-    }
-
-    /// Nothing of the hostile tenant's was deleted, and the neighbor's next Service arrives.
-    async fn unharmed(&mut self, after: &str) -> Result<()> {
-        self.arrived += 1;
-        let put = headless(&format!("web-{}", self.arrived))?;
-        let began = Instant::now();
-        self.neighbor.send(&FromAgent::Put(put.clone())).await?;
-        self.neighbor
-            .settled(&put)
-            .await
-            .with_context(|| format!("the neighbor after {after}"))?;
-        took(
-            &format!("the neighbor's create after {after}"),
-            began.elapsed(),
-            Duration::from_secs(1),
-        );
-        assert_eq!(twins(&self.neighbor_tenant).await?.len(), self.arrived, "{after}");
-        assert_eq!(twins(&self.hostile).await?.len(), STANDING, "{after}");
-        Ok(())
-    }
-}
 
 #[tokio::test]
 async fn what_is_no_message_ends_the_session_with_a_reason_and_nothing_else() -> Result<()> {
@@ -231,7 +144,6 @@ async fn a_line_without_an_end_costs_host_api_no_memory() -> Result<()> {
         Ok(_) => bail!("a first line without an end was welcomed"),
     }
     assert!(stage.host_api.process().await.exit().is_none());
-    stage.client.apiserver_version().await?;
     stage.unharmed("a first line without an end").await
 }
 
@@ -255,11 +167,4 @@ async fn push(mut session: WireSession, host_api: &HostApi, most: &mut u64) -> R
     assert!(!matches!(rest, Ok(Some(FromHost::Answer(_)))), "{rest:?}");
     *most = (*most).max(host_api.rss_kib().await?);
     Ok(sent)
-}
-
-/// A Service without numbers, so that nobody else can hold them.
-fn headless(name: &str) -> Result<Put> {
-    let mut service = cluster_ip_service("web", 80)?;
-    service.cluster_ips = k3k_expose_proto::service::ClusterIps::Headless;
-    put("first", name, &format!("uid-{name}"), service)
 }

@@ -5,16 +5,16 @@ use std::convert::Infallible;
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, future, stream};
 use k3k_expose_proto::message::{ByeReason, FromAgent, Put};
-use k3k_expose_proto::service::ClusterIps;
 use k3k_expose_proto::{Reason, line};
 use k3k_expose_tests::Rig;
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::HOST_API_USER;
-use k3k_expose_tests::wire::{WireSession, cluster_ip_service, hello, put};
+use k3k_expose_tests::wire::{WireSession, hello};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::observe::headless;
 use crate::world::SOON;
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_cluster_that_goes_before_the_hello_comes_gets_no_session() -> Result<
 async fn a_cluster_that_changes_before_the_hello_comes_counts_as_it_is_then() -> Result<()> {
     let (tenant, other) = tenants("host-late-sync").await?;
     let mut session = session(&other).await?;
-    let said = headless()?;
+    let said = headless("web")?;
     let answer = late(&tenant, std::slice::from_ref(&said), async || {
         tenant.set_sync_services(true).await?;
         other.set_sync_services(true).await?;
@@ -136,11 +136,4 @@ async fn late(tenant: &Tenant, said: &[Put], meanwhile: impl AsyncFnOnce() -> Re
     let (answer, said) = future::join(timeout(SOON, request), meanwhile).await;
     said?;
     Ok(answer??)
-}
-
-/// A Service without numbers, so that nobody else can hold them.
-fn headless() -> Result<Put> {
-    let mut service = cluster_ip_service("web", 80)?;
-    service.cluster_ips = ClusterIps::Headless;
-    put("first", "web", "uid-web", service)
 }

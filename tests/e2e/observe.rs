@@ -1,14 +1,18 @@
-//! What several tests look at: labeled metrics, writes in one host namespace, equality of a tenant with its twins.
+//! What several tests say and look at: Services without numbers, labeled metrics, writes in one host namespace, equality of
+//! a tenant with its twins.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
+use k3k_expose_proto::message::Put;
+use k3k_expose_proto::service::ClusterIps;
 use k3k_expose_tests::audit::{AuditLog, Entry, Mark};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::Tenant;
 use k3k_expose_tests::product::{Agent, HOST_API_USER, Product};
+use k3k_expose_tests::wire::{cluster_ip_service, put};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, PostParams};
@@ -87,6 +91,13 @@ pub async fn create_all(api: &Api<Service>, services: Vec<Service>) -> Result<Ve
         .buffer_unordered(8)
         .try_collect()
         .await?)
+}
+
+/// The `put` of a Service without numbers, so that nobody else can hold them.
+pub fn headless(name: &str) -> Result<Put> {
+    let mut service = cluster_ip_service("web", 80)?;
+    service.cluster_ips = ClusterIps::Headless;
+    put("first", name, &format!("uid-{name}"), service)
 }
 
 /// UID of `kube-system`, by which a virtual cluster is told from any other.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{HostApi, HostApiOptions};
-use k3k_expose_tests::wire::{WireSession, cluster_ip_service, hello, put};
+use k3k_expose_tests::wire::{WireSession, hello};
 use k3k_expose_tests::{Rig, took};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::observe::{metric, outcomes, session_up, writes};
+use crate::observe::{headless, metric, outcomes, session_up, writes};
 use crate::world::{SOON, World, create, service};
 
 /// Each kind of damage, once: what it is called, and the merge patch, or nothing for a deletion.
@@ -125,9 +125,7 @@ async fn without_a_session_twins_stay_as_they_are() -> Result<()> {
     let mut wire = WireSession::open(rig.host_api().await?, &token, hello("vc-other", &[])?)
         .await?
         .0;
-    let mut marker = cluster_ip_service("marker", 80)?;
-    marker.cluster_ips = k3k_expose_proto::service::ClusterIps::Headless;
-    let marker = put("first", "marker", "uid-marker", marker)?;
+    let marker = headless("marker")?;
     wire.send_snapshot(std::slice::from_ref(&marker)).await?;
     wire.settled(&marker).await?;
     let written = writes(&audit, mark, &world.tenant.namespace).await?;
