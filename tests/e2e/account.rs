@@ -4,18 +4,18 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use k3k_expose_tests::Rig;
 use k3k_expose_tests::audit::Entry;
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::TenantOptions;
 use k3k_expose_tests::product::{ADMIN_USER, AGENT_USER};
-use k3k_expose_tests::rig::virtual_options;
-use k3k_expose_tests::{ControlPlane, Rig};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Error};
 use serde_json::json;
 
+use crate::observe::virtual_cluster;
 use crate::world::{SOON, World, create, service};
 
 const NAME: &str = "k3k-expose-agent";
@@ -37,7 +37,7 @@ async fn the_host_itself_refuses_the_token_that_the_agent_has() -> Result<()> {
 #[tokio::test]
 async fn the_agents_account_does_all_the_work_and_is_mended_when_a_tenant_deletes_it() -> Result<()> {
     let rig = Rig::shared();
-    let plane = Arc::new(ControlPlane::start(virtual_options("account")).await?);
+    let plane = virtual_cluster("account").await?;
     let start = plane.audit().mark().await?;
     let (host, host_api) = (rig.host().await?, rig.host_api().await?);
     let world = World::on(host, host_api, Arc::clone(&plane), "account", TenantOptions::default()).await?;

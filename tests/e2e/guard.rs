@@ -1,19 +1,17 @@
 //! What absence means: deletions made while the agent was away follow, those of a reset or emptied cluster do not.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use k3k_expose_tests::Rig;
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::TenantOptions;
-use k3k_expose_tests::rig::virtual_options;
-use k3k_expose_tests::{ControlPlane, Rig};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::observe::{create_all, equal, event, metric, outcomes, session_up, twins, virtual_uid, writes};
+use crate::observe::{create_all, equal, event, metric, outcomes, session_up, twins, virtual_uid, world, writes};
 use crate::world::{SOON, World, service};
 
 /// One more than an empty snapshot may take away by itself.
@@ -22,7 +20,7 @@ const ALLOW: &str = "expose.k3k.io/allow-mass-delete";
 
 #[tokio::test]
 async fn services_deleted_while_the_agent_was_down_lose_their_twins_and_an_emptied_cluster_loses_none() -> Result<()> {
-    let world = World::start("guard").await?;
+    let world = world("guard", TenantOptions::default()).await?;
     let audit = Rig::shared().host().await?.audit();
     let services = world.namespace("first").await?;
     create_all(&services, headless(STANDING + 2)).await?;
@@ -70,9 +68,7 @@ async fn services_deleted_while_the_agent_was_down_lose_their_twins_and_an_empti
 async fn a_reset_cluster_deletes_and_changes_nothing_until_the_platform_team_lets_it() -> Result<()> {
     let rig = Rig::shared();
     let audit = rig.host().await?.audit();
-    let plane = Arc::new(ControlPlane::start(virtual_options("reset")).await?);
-    let (host, host_api) = (rig.host().await?, rig.host_api().await?);
-    let world = World::on(host, host_api, plane, "reset", TenantOptions::default()).await?;
+    let world = world("reset", TenantOptions::default()).await?;
     let services = world.namespace("first").await?;
     create_all(&services, headless(STANDING)).await?;
     outcomes(&world.agent, "applied", STANDING, SOON).await?;

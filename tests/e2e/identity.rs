@@ -13,7 +13,7 @@ use kube::{Client, ResourceExt};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use crate::observe::{event, metric, session_up};
+use crate::observe::{event, metric, session_up, virtual_cluster};
 use crate::world::SOON;
 
 const REFUSED: &str = "k3k_expose_agent_sessions_total{result=\"refused\"}";
@@ -127,7 +127,7 @@ async fn an_agent_that_is_refused_stays_up_says_each_reason_once_and_retries_slo
         tenant.server_pod_token(0).await?,
         good.pod_token("in-costume", AUDIENCE).await?,
     );
-    let plane = rig.virtual_cluster("quiet").await?;
+    let plane = virtual_cluster("quiet").await?;
     let began = Instant::now();
     let options = AgentOptions::in_pod(&tenant.server_pod_name(0));
     let agent = Agent::start(&plane, rig.host_api().await?, &virtual_mode, options).await?;

@@ -2,6 +2,7 @@
 //! a tenant with its twins.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,16 +11,32 @@ use k3k_expose_proto::message::Put;
 use k3k_expose_proto::service::ClusterIps;
 use k3k_expose_tests::audit::{AuditLog, Entry, Mark};
 use k3k_expose_tests::eventually::eventually;
-use k3k_expose_tests::k3k::Tenant;
+use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{Agent, HOST_API_USER, Product};
+use k3k_expose_tests::rig::virtual_options;
 use k3k_expose_tests::wire::{cluster_ip_service, put};
+use k3k_expose_tests::{ControlPlane, Rig};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::world::SOON;
+use crate::world::{SOON, World};
+
+/// A virtual cluster that ends with its test, so that it costs nobody memory for longer. It is not one of those that share out
+/// the host's numbers: whoever uses it asks for addresses in 10.43.0.0/24, which no API server draws, or for none.
+pub async fn virtual_cluster(name: &str) -> Result<Arc<ControlPlane>> {
+    let options = virtual_options(name).without_controllers();
+    Ok(Arc::new(ControlPlane::start(options).await?))
+}
+
+/// A tenant with such a virtual cluster on the shared host.
+pub async fn world(name: &str, options: TenantOptions) -> Result<World> {
+    let rig = Rig::shared();
+    let plane = virtual_cluster(name).await?;
+    World::on(rig.host().await?, rig.host_api().await?, plane, name, options).await
+}
 
 /// The value of one metric with exactly these labels, 0 while there is none.
 pub async fn metric(product: &Product, series: &str) -> Result<f64> {

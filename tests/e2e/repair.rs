@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::observe::{headless, metric, outcomes, session_up, writes};
+use crate::observe::{headless, metric, outcomes, session_up, virtual_cluster, world, writes};
 use crate::world::{SOON, World, create, service};
 
 /// Each kind of damage, once: what it is called, and the merge patch, or nothing for a deletion.
@@ -41,7 +41,7 @@ fn damages() -> Vec<(&'static str, Option<Value>)> {
 
 #[tokio::test]
 async fn damage_by_hand_is_repaired_while_a_session_is_up() -> Result<()> {
-    let world = World::start("repair").await?;
+    let world = world("repair", TenantOptions::default()).await?;
     let services = stand(&world, 160).await?;
     for ((name, damage), service) in damages().into_iter().zip(&services) {
         let right = world.twin(service, |_| true).await?;
@@ -55,7 +55,7 @@ async fn damage_by_hand_is_repaired_while_a_session_is_up() -> Result<()> {
 
 #[tokio::test]
 async fn a_twin_that_somebody_undoes_three_times_in_a_minute_is_contested_and_left() -> Result<()> {
-    let world = World::start("contest").await?;
+    let world = world("contest", TenantOptions::default()).await?;
     let services = stand(&world, 170).await?;
     let right = world.twin(&services[0], |_| true).await?;
     let (_, damage) = damages().swap_remove(2);
@@ -85,7 +85,7 @@ async fn damage_from_while_host_api_was_down_is_repaired_after_the_next_welcome(
     let rig = Rig::shared();
     let host = rig.host().await?;
     let own = HostApi::start(host, HostApiOptions::default()).await?;
-    let plane = rig.virtual_cluster("absence").await?;
+    let plane = virtual_cluster("absence").await?;
     let world = World::on(host, &own, plane, "absence", TenantOptions::default()).await?;
     let services = stand(&world, 180).await?;
     let right = rights(&world, &services).await?;
@@ -112,7 +112,7 @@ async fn damage_from_while_host_api_was_down_is_repaired_after_the_next_welcome(
 #[tokio::test]
 async fn without_a_session_twins_stay_as_they_are() -> Result<()> {
     let rig = Rig::shared();
-    let world = World::start("fail-static").await?;
+    let world = world("fail-static", TenantOptions::default()).await?;
     let services = stand(&world, 190).await?;
     let right = rights(&world, &services).await?;
     world.agent.kill().await?;

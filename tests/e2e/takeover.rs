@@ -16,8 +16,8 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::observe::{create_all, equal, metric, outcomes, twins, writes};
-use crate::world::{SOON, World, service};
+use crate::observe::{create_all, equal, metric, outcomes, twins, world, writes};
+use crate::world::{SOON, service};
 
 const COUNT: usize = 50;
 /// A label and an annotation that k3k once copied.
@@ -27,12 +27,11 @@ const LEFT: &str = "example.com/left-over";
 async fn fifty_twins_of_k3k_are_taken_over_without_losing_an_endpoint() -> Result<()> {
     let rig = Rig::shared();
     let (host, host_api) = (rig.host().await?, rig.host_api().await?);
-    let plane = rig.virtual_cluster("takeover").await?;
     let options = TenantOptions {
         sync_services: true,
         ..TenantOptions::default()
     };
-    let world = World::on(host, host_api, plane, "takeover", options).await?;
+    let world = world("takeover", options).await?;
     let tenant = &world.tenant;
     let audit = host.audit();
     let mark = audit.mark().await?;
