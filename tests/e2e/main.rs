@@ -3,6 +3,7 @@
 mod account;
 mod authority;
 mod chaos;
+mod expiry;
 mod follow;
 mod guard;
 mod hostile;
