@@ -12,7 +12,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use kube::api::PostParams;
 use kube::{Api, Client};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -75,7 +75,7 @@ pub async fn authenticate(client: &Client, token: &SecretString, now: u64) -> Re
 /// What of a token's payload is read.
 #[derive(Debug, Default, Deserialize)]
 struct Payload {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "seconds")]
     exp: u64,
     #[serde(default)]
     aud: Audiences,
@@ -126,6 +126,17 @@ fn judge(status: TokenReviewStatus, payload: Payload, now: u64) -> Result<Caller
 fn payload(token: &SecretString) -> Option<Payload> {
     let payload = token.expose_secret().split('.').nth(1)?;
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+}
+
+/// A `NumericDate` (RFC 7519, section 2) may have a fraction or an exponent, and API servers take such tokens.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let date = f64::deserialize(deserializer)?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast of floats saturates, and seconds of this age are exact"
+    )]
+    Ok(date as u64)
 }
 
 impl Audiences {
@@ -189,6 +200,17 @@ mod tests {
             Err(Problem::TokenRejected)
         );
         assert_eq!(of(refused(), &json!({})), Err(Problem::TokenRejected));
+    }
+
+    #[test]
+    fn the_expiry_may_be_written_as_any_number() {
+        for (exp, expected) in [
+            (json!(1_795_384_000), 1_795_384_000),
+            (json!(1.795_384e9), 1_795_384_000),
+            (json!(-1), 0),
+        ] {
+            assert_eq!(super::payload(&token(&json!({"exp": exp}))).unwrap().exp, expected);
+        }
     }
 
     #[test]

@@ -70,10 +70,20 @@ pub struct SyncServices {
 /// What a tenant's Cluster says now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterState {
+    /// How new this is: the Cluster's `resourceVersion`, which API servers compare as a number.
+    pub revision: u64,
     /// k3k's own Service sync is on.
     pub k3k_syncs: bool,
     /// The virtual cluster for which a mass deletion is let through.
     pub mass_delete: Option<Uid>,
+}
+
+impl ClusterState {
+    /// Whether both lead to the same decisions.
+    #[must_use]
+    pub fn says_same_as(&self, other: &Self) -> bool {
+        (self.k3k_syncs, &self.mass_delete) == (other.k3k_syncs, &other.mass_delete)
+    }
 }
 
 impl From<&Cluster> for ClusterState {
@@ -83,7 +93,9 @@ impl From<&Cluster> for ClusterState {
             .annotations
             .as_ref()
             .and_then(|annotations| annotations.get(ALLOW_MASS_DELETE));
+        let revision = cluster.metadata.resource_version.as_deref();
         Self {
+            revision: revision.and_then(|revision| revision.parse().ok()).unwrap_or_default(),
             k3k_syncs: cluster.spec.sync.services.enabled,
             mass_delete: allowed.and_then(|uid| Uid::parse(uid).ok()),
         }

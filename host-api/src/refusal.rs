@@ -26,7 +26,7 @@ pub enum Refusal {
     Denied,
     /// The API server asks for less (429).
     Overloaded,
-    /// The API server or the road to it failed: nothing is known about the write.
+    /// The API server or the road to it failed, or it does not know us (yet): nothing is known about the write.
     Unavailable,
 }
 
@@ -58,9 +58,17 @@ fn read_status(status: &Status) -> Refusal {
         (500, _) if status.message.contains("allocate requested HealthCheck NodePort") => {
             Refusal::Held(Number::NodePort)
         }
+        (401, _) => Refusal::Unavailable,
+        (403, _) if is_of_the_caller(&status.message) => Refusal::Unavailable,
         (400..=499, _) => Refusal::Denied,
         _ => Refusal::Unavailable,
     }
+}
+
+/// Whether a 403 refuses the caller, not the object. An API server that has just started does so until it has read its own
+/// roles; the words are those of `responsewriters.Forbidden` in k8s.io/apiserver. Quota and admission have others.
+fn is_of_the_caller(message: &str) -> bool {
+    message.contains(" is forbidden: User \"") && message.contains("\" cannot ")
 }
 
 fn invalid(status: &Status) -> Refusal {
@@ -165,7 +173,27 @@ mod tests {
                 Refusal::Family,
             ),
             (of(422, "Invalid", "spec.ports", "Required value"), Refusal::Denied),
-            (of(403, "Forbidden", "", "exceeded quota"), Refusal::Denied),
+            (
+                of(
+                    403,
+                    "Forbidden",
+                    "",
+                    "services \"x\" is forbidden: exceeded quota: q, requested: services=1, used: services=1, limited: \
+                     services=1",
+                ),
+                Refusal::Denied,
+            ),
+            (
+                of(
+                    403,
+                    "Forbidden",
+                    "",
+                    "services \"x\" is forbidden: User \"system:serviceaccount:k3k-expose:k3k-expose-host-api\" cannot \
+                     delete resource \"services\" in API group \"\" in the namespace \"ns\"",
+                ),
+                Refusal::Unavailable,
+            ),
+            (of(401, "Unauthorized", "", "Unauthorized"), Refusal::Unavailable),
             (of(429, "TooManyRequests", "", "later"), Refusal::Overloaded),
             (of(503, "ServiceUnavailable", "", "later"), Refusal::Unavailable),
             (of(500, "InternalError", "", "webhook timed out"), Refusal::Unavailable),

@@ -20,7 +20,7 @@ use crate::queue::Queue;
 use crate::services::{Blocker, HostName, HostServices};
 use crate::session::{Session, SessionId};
 
-pub use sessions::TooManyTakeovers;
+pub use sessions::NotOpened;
 pub use settle::Task;
 
 /// First delay before something that failed is tried again; doubles with each failure.
@@ -39,6 +39,8 @@ pub struct Registry {
     queue: Queue,
     waiting: BTreeMap<Blocker, BTreeSet<(Uid, Key)>>,
     retries: BTreeSet<(Duration, Uid, Key)>,
+    /// Pods and Clusters that went lately, and when: whoever was looked up before that must not open a session after it.
+    gone: BTreeMap<Uid, Duration>,
     random: fastrand::Rng,
     last_session: SessionId,
     last_snapshot: u64,
@@ -81,6 +83,7 @@ impl Registry {
             queue: Queue::default(),
             waiting: BTreeMap::new(),
             retries: BTreeSet::new(),
+            gone: BTreeMap::new(),
             random: fastrand::Rng::with_seed(seed),
             last_session: 0,
             last_snapshot: 0,

@@ -26,6 +26,7 @@ use crate::identify::identify;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::ready::Ready;
+use crate::registry::NotOpened;
 use crate::stream::{CHUNKS, Ended, Inbound, run};
 
 /// Sessions end after a random time in this range, so that a restart does not bring all agents back at once for ever.
@@ -107,7 +108,11 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
     let (id, mut welcome) = server
         .hub
         .with(|registry, now| registry.open(tenant, identity.state, identity.pod, &hello, now))
-        .map_err(|error| Problem::TooManyTakeovers(error.to_string()))?;
+        .map_err(|error| match error {
+            NotOpened::TooManyTakeovers => Problem::TooManyTakeovers(error.to_string()),
+            NotOpened::PodGone => Problem::PodGone,
+            NotOpened::ClusterGone => Problem::NotAServerPod(error.to_string()),
+        })?;
     welcome.version = version;
     welcome.ends_in_s = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
     info!(

@@ -54,7 +54,7 @@ pub async fn clusters(hub: Arc<Hub>, client: Client, ready: Ready) {
     let mut listed = BTreeSet::new();
     let mut handle = |event: Event<Cluster>| {
         let uid = |cluster: &Cluster| cluster.metadata.uid.as_deref().and_then(|uid| Uid::parse(uid).ok());
-        hub.with(|registry, _| match event {
+        hub.with(|registry, now| match event {
             Event::Init => listed.clear(),
             Event::InitApply(cluster) => {
                 if let Some(uid) = uid(&cluster) {
@@ -63,7 +63,7 @@ pub async fn clusters(hub: Arc<Hub>, client: Client, ready: Ready) {
                 }
             }
             Event::InitDone => {
-                registry.clusters_listed(&std::mem::take(&mut listed));
+                registry.clusters_listed(&std::mem::take(&mut listed), now);
                 ready.up();
             }
             Event::Apply(cluster) => {
@@ -73,7 +73,7 @@ pub async fn clusters(hub: Arc<Hub>, client: Client, ready: Ready) {
             }
             Event::Delete(cluster) => {
                 if let Some(uid) = uid(&cluster) {
-                    registry.cluster_gone(&uid);
+                    registry.cluster_gone(&uid, now);
                 }
             }
         });
@@ -91,19 +91,19 @@ pub async fn server_pods(hub: Arc<Hub>, client: Client, ready: Ready) {
     let mut listed = BTreeSet::new();
     let uid = |pod: &PartialObjectMeta<Pod>| pod.metadata.uid.as_deref().and_then(|uid| Uid::parse(uid).ok());
     let mut handle = |event: Event<PartialObjectMeta<Pod>>| {
-        hub.with(|registry, _| match event {
+        hub.with(|registry, now| match event {
             Event::Init => listed.clear(),
             Event::InitApply(pod) => listed.extend(uid(&pod).filter(|_| pod.metadata.deletion_timestamp.is_none())),
             Event::InitDone => {
                 for gone in registry.session_pods().difference(&listed) {
-                    registry.pod_gone(gone);
+                    registry.pod_gone(gone, now);
                 }
                 ready.up();
             }
             Event::Apply(pod) if pod.metadata.deletion_timestamp.is_none() => {}
             Event::Apply(pod) | Event::Delete(pod) => {
                 if let Some(uid) = uid(&pod) {
-                    registry.pod_gone(&uid);
+                    registry.pod_gone(&uid, now);
                 }
             }
         });

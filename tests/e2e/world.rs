@@ -90,6 +90,7 @@ impl World {
 }
 
 /// A Service of the virtual cluster.
+#[expect(clippy::needless_pass_by_value, reason = "every caller makes it on the spot by `json!`")]
 pub fn service(name: &str, spec: Value) -> Service {
     serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("a Service")
 }

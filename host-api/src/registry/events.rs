@@ -14,6 +14,9 @@ use crate::services::{Blocker, Change, HostName};
 use crate::session::Session;
 use crate::twin::{HostService, Twin};
 
+/// A session may open this long after it was looked up who is speaking: three look-ups and the wait for its `hello`.
+const GONE_KEPT: Duration = Duration::from_secs(60);
+
 impl Registry {
     /// A Service of the host as the watch shows it.
     pub fn service_seen(&mut self, service: Service, now: Duration) {
@@ -53,12 +56,17 @@ impl Registry {
         }
     }
 
-    /// A Cluster as the watch shows it.
+    /// A Cluster as the watch, or the look-up of a session, shows it. They overtake each other, so the newer one counts.
     pub fn cluster_seen(&mut self, cluster: &Uid, state: ClusterState) {
-        if self.clusters.get(cluster) == Some(&state) {
+        let known = self.clusters.get(cluster);
+        if known.is_some_and(|known| known.revision > state.revision) {
             return;
         }
+        let same = known.is_some_and(|known| known.says_same_as(&state));
         self.clusters.insert(cluster.clone(), state);
+        if same {
+            return;
+        }
         let Some(ledger) = self.tenants.get_mut(cluster) else {
             return;
         };
@@ -71,7 +79,8 @@ impl Registry {
     }
 
     /// A Cluster is gone, and its tenant with it. Its twins go by their owner reference.
-    pub fn cluster_gone(&mut self, cluster: &Uid) {
+    pub fn cluster_gone(&mut self, cluster: &Uid, now: Duration) {
+        self.bury(cluster, now);
         self.clusters.remove(cluster);
         self.tenants.remove(cluster);
         let of_cluster = |session: &Session| session.tenant == *cluster;
@@ -79,7 +88,7 @@ impl Registry {
     }
 
     /// All Clusters of the host are these.
-    pub fn clusters_listed(&mut self, listed: &BTreeSet<Uid>) {
+    pub fn clusters_listed(&mut self, listed: &BTreeSet<Uid>, now: Duration) {
         let gone: Vec<Uid> = self
             .clusters
             .keys()
@@ -87,12 +96,13 @@ impl Registry {
             .cloned()
             .collect();
         for cluster in gone {
-            self.cluster_gone(&cluster);
+            self.cluster_gone(&cluster, now);
         }
     }
 
     /// A pod is gone or done.
-    pub fn pod_gone(&mut self, pod: &Uid) {
+    pub fn pod_gone(&mut self, pod: &Uid, now: Duration) {
+        self.bury(pod, now);
         self.end_sessions(ByeReason::Expired, "the pod is gone", |session| session.pod == *pod);
     }
 
@@ -114,6 +124,11 @@ impl Registry {
         for key in keys {
             self.need(tenant, &key);
         }
+    }
+
+    fn bury(&mut self, uid: &Uid, now: Duration) {
+        self.gone.retain(|_, time| now.saturating_sub(*time) < GONE_KEPT);
+        self.gone.insert(uid.clone(), now);
     }
 
     pub(super) fn unblock(&mut self, blocker: &Blocker, tenant: &Uid, key: &Key) {

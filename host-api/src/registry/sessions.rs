@@ -22,16 +22,27 @@ const TAKEOVERS: usize = 3;
 /// … within this long.
 const TAKEOVERS_WITHIN: Duration = Duration::from_secs(60);
 
-/// A tenant's session is being taken over too often.
+/// Why a session is not opened for a pod that was identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this session was taken over more than {TAKEOVERS} times within a minute: do two agents hold the same token?")]
-pub struct TooManyTakeovers;
+pub enum NotOpened {
+    /// The tenant's session is being taken over too often.
+    #[error(
+        "this session was taken over more than {TAKEOVERS} times within a minute: do two agents hold the same token?"
+    )]
+    TooManyTakeovers,
+    /// The pod went while its `hello` was awaited.
+    #[error("the pod of this token has just gone")]
+    PodGone,
+    /// The Cluster went while the `hello` was awaited.
+    #[error("the Cluster of this pod has just gone")]
+    ClusterGone,
+}
 
 impl Registry {
     /// Opens a session for a tenant; an older one of the same tenant ends.
     ///
     /// # Errors
-    /// [`TooManyTakeovers`].
+    /// [`NotOpened`].
     pub fn open(
         &mut self,
         tenant: &Tenant,
@@ -39,7 +50,13 @@ impl Registry {
         pod: Uid,
         hello: &Hello,
         now: Duration,
-    ) -> Result<(SessionId, Welcome), TooManyTakeovers> {
+    ) -> Result<(SessionId, Welcome), NotOpened> {
+        if self.gone.contains_key(tenant.id()) {
+            return Err(NotOpened::ClusterGone);
+        }
+        if self.gone.contains_key(&pod) {
+            return Err(NotOpened::PodGone);
+        }
         self.cluster_seen(tenant.id(), state);
         let ledger = self
             .tenants
@@ -50,7 +67,7 @@ impl Registry {
                 .takeovers
                 .retain(|&time| now.saturating_sub(time) < TAKEOVERS_WITHIN);
             if ledger.takeovers.len() >= TAKEOVERS {
-                return Err(TooManyTakeovers);
+                return Err(NotOpened::TooManyTakeovers);
             }
             ledger.takeovers.push_back(now);
             if let Some(session) = self.sessions.get_mut(&older) {

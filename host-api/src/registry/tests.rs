@@ -11,6 +11,7 @@ use crate::tenant::Tenant;
 use crate::twin;
 
 const OFF: ClusterState = ClusterState {
+    revision: 0,
     k3k_syncs: false,
     mass_delete: None,
 };
@@ -153,6 +154,7 @@ fn nothing_is_written_while_k3k_syncs_and_everything_is_asked_for_after() {
     let (mut registry, id) = synced(
         vec![put("web", 30_080)],
         ClusterState {
+            revision: 0,
             k3k_syncs: true,
             mass_delete: None,
         },
@@ -168,6 +170,7 @@ fn a_switch_that_the_next_session_sees_first_is_not_lost() {
     let (mut registry, id) = synced(
         vec![put("web", 30_080)],
         ClusterState {
+            revision: 0,
             k3k_syncs: true,
             mass_delete: None,
         },
@@ -228,6 +231,7 @@ fn an_empty_snapshot_deletes_nothing_until_it_is_let_through() {
     registry.cluster_seen(
         &uid("t"),
         ClusterState {
+            revision: 0,
             k3k_syncs: false,
             mass_delete: Some(uid("vc")),
         },
@@ -306,4 +310,37 @@ fn a_twin_that_is_undone_three_times_is_contested() {
         name: crate::name::twin("web", "default", "mine"),
     };
     assert!(matches!(registry.services.get(&at), Some(twin::HostService::Twin(_))));
+}
+
+#[test]
+fn whoever_went_after_the_look_up_gets_no_session() {
+    let open = |registry: &mut Registry, now| registry.open(&tenant(), OFF, uid("pod"), &hello(Tally::default()), now);
+    let mut registry = Registry::new(uid("epoch"), 0);
+    registry.pod_gone(&uid("pod"), NOW);
+    assert_eq!(open(&mut registry, NOW).unwrap_err(), NotOpened::PodGone);
+    registry.cluster_gone(&uid("t"), NOW);
+    assert_eq!(open(&mut registry, NOW).unwrap_err(), NotOpened::ClusterGone);
+    assert!(registry.census().sessions == 0 && registry.tenants.is_empty());
+    // UIDs never come again, so the next to go may take the old ones off the list.
+    registry.pod_gone(&uid("another"), Duration::from_secs(61));
+    assert_eq!(registry.gone.len(), 1);
+}
+
+#[test]
+fn an_older_look_at_a_cluster_does_not_replace_a_newer_one() {
+    let at = |revision, k3k_syncs| ClusterState {
+        revision,
+        k3k_syncs,
+        mass_delete: None,
+    };
+    let (mut registry, id) = synced(vec![put("web", 30_080)], at(7, true));
+    task(&mut registry);
+    assert_eq!(reasons(&told(&mut registry, id)), [Reason::Adopting]);
+    registry.close(id);
+    let (_, _) = registry
+        .open(&tenant(), at(5, false), uid("pod"), &hello(Tally::default()), NOW)
+        .unwrap();
+    assert!(registry.clusters[&uid("t")].k3k_syncs);
+    registry.cluster_seen(&uid("t"), at(8, false));
+    assert!(!registry.clusters[&uid("t")].k3k_syncs);
 }

@@ -39,6 +39,7 @@ fn open(lifetime: Duration) -> Open {
     };
     // While k3k's own sync is on every put is answered without a write.
     let state = ClusterState {
+        revision: 0,
         k3k_syncs: true,
         mass_delete: None,
     };
@@ -240,6 +241,7 @@ async fn a_newer_session_ends_the_older() {
     };
     let tenant = Tenant::for_test("t", "ns", "mine");
     let state = ClusterState {
+        revision: 0,
         k3k_syncs: true,
         mass_delete: None,
     };
