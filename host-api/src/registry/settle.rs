@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use k3k_expose_proto::message::Answer;
-use k3k_expose_proto::{Key, Reason, Uid};
+use k3k_expose_proto::{Hash, Key, Reason, Uid};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -88,6 +88,24 @@ impl Registry {
                 Task::Settled
             }
         }
+    }
+
+    /// Which object, in which state, the tenant wants at a key.
+    #[must_use]
+    pub fn wish(&self, tenant: &Uid, key: &Key) -> Option<(Uid, Hash)> {
+        let record = self.tenants.get(tenant)?.record(key)?;
+        Some((record.uid.clone(), record.hash))
+    }
+
+    /// Looks at an object once more, after others had their turn, if the tenant wants it otherwise than before.
+    ///
+    /// Gives whether it does.
+    pub fn again_if_other(&mut self, tenant: &Uid, key: &Key, before: Option<&(Uid, Hash)>) -> bool {
+        let is_other = self.wish(tenant, key).as_ref() != before;
+        if is_other {
+            self.need(tenant, key);
+        }
+        is_other
     }
 
     /// Takes in which labels the tenant's host pods carry.
