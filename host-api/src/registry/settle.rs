@@ -233,7 +233,11 @@ impl Registry {
             Plan::Patch(patch) => {
                 let twin = current.and_then(twin_of);
                 if let Some((reason, blocker)) = self.taken(&at, &desired.spec, twin) {
-                    return Verdict::Answer(reason, Some(blocker));
+                    let way_out = twin.and_then(|twin| self.out_of_circle(tenant, &at, twin, &blocker));
+                    return match way_out {
+                        Some(patch) => Verdict::Do(Task::Patch(at, patch)),
+                        None => Verdict::Answer(reason, Some(blocker)),
+                    };
                 }
                 if twin.is_some_and(|twin| narrows(twin, &desired.spec)) {
                     match ledger.pods_labeled {
