@@ -21,6 +21,7 @@ pub mod tls;
 pub mod token;
 pub mod toolchain;
 pub mod usage;
+pub mod wire;
 
 pub use eventually::{eventually, took};
 pub use plane::{ControlPlane, PlaneOptions};
