@@ -124,6 +124,18 @@ pub fn plan(
     }
 }
 
+/// The patch by which a twin lets go of its node ports and keeps the rest.
+#[must_use]
+pub fn without_external_numbers(twin: &Twin) -> Value {
+    patch(twin, &over_cluster_ip(&twin.spec), Map::new())
+}
+
+/// The patch by which a twin lets go of all its numbers.
+#[must_use]
+pub fn without_numbers(twin: &Twin) -> Value {
+    patch(twin, &over_external_name(&twin.spec), Map::new())
+}
+
 enum Step {
     Straight,
     Over(Box<ServiceSpec>),
@@ -189,6 +201,9 @@ fn complete(desired: &ServiceSpec, current: &ServiceSpec) -> ServiceSpec {
     let external = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
     if external {
         or(&mut spec.external_traffic_policy, &current.external_traffic_policy);
+    }
+    // A load balancer that shall do without node ports leaves none to the host.
+    if external && spec.allocate_load_balancer_node_ports != Some(false) {
         for port in spec.ports.iter_mut().flatten().filter(|port| port.node_port.is_none()) {
             let same = current
                 .ports
@@ -407,6 +422,14 @@ mod tests {
         let open = json!({"clusterIP": "", "clusterIPs": [], "healthCheckNodePort": 0,
             "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]});
         assert_eq!(planned(balancer(&open), standing(balancer(&json!({})))), Plan::Nothing);
+    }
+
+    #[test]
+    fn a_balancer_that_shall_do_without_node_ports_loses_them() {
+        let without = json!({"allocateLoadBalancerNodePorts": false,
+            "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}]});
+        let patch = patched(planned(balancer(&without), standing(balancer(&json!({})))));
+        assert!(patch["spec"]["ports"][0].get("nodePort").is_none(), "{patch}");
     }
 
     #[test]

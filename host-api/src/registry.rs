@@ -4,6 +4,7 @@
 //! out (sessions to wake, work for the writer, notices for the platform team). The rest is state, rebuilt from the host
 //! and from the agents after a restart.
 
+mod circle;
 mod events;
 mod sessions;
 mod settle;

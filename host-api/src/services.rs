@@ -123,6 +123,16 @@ impl HostServices {
             })
     }
 
+    /// Who holds what something waits for.
+    #[must_use]
+    pub fn holder(&self, of: &Blocker) -> Option<&HostName> {
+        match of {
+            Blocker::Name(_) => None,
+            Blocker::ClusterIp(ip) => self.cluster_ips.get(ip),
+            Blocker::NodePort(port) => self.node_ports.get(port),
+        }
+    }
+
     /// Who else than `at` holds a cluster IP.
     #[must_use]
     pub fn holds_cluster_ip(&self, at: &HostName, ip: IpAddr) -> bool {

@@ -174,6 +174,21 @@ impl Twin {
             && self.annotations == other.annotations
     }
 
+    /// Whether something that we are to keep is lost or changed in `after`. What others add, change and take away of
+    /// their own labels and annotations is their business.
+    #[must_use]
+    pub fn is_undone_in(&self, after: &Self) -> bool {
+        let lost = |own: &[String], before: &BTreeMap<String, String>, after: &BTreeMap<String, String>| {
+            own.iter().any(|key| before.get(key) != after.get(key))
+        };
+        self.uid != after.uid
+            || self.terminating != after.terminating
+            || self.marks != after.marks
+            || self.spec != after.spec
+            || lost(&self.own_labels, &self.labels, &after.labels)
+            || lost(&self.own_annotations, &self.annotations, &after.annotations)
+    }
+
     /// The numbers that the host holds for it.
     #[must_use]
     pub fn numbers(&self) -> Numbers {
@@ -405,6 +420,20 @@ mod tests {
         let twin = twin(json);
         assert!(!twin.marks.ours && twin.made_by_k3k);
         assert_eq!(twin.own_labels, ["a"], "the fields of k3k become ours");
+    }
+
+    #[test]
+    fn what_others_do_to_their_own_keys_undoes_nothing() {
+        let before = twin(twin_json());
+        let after = |path: &str, value: Value| {
+            let mut json = twin_json();
+            *json.pointer_mut(path).unwrap() = value;
+            twin(json)
+        };
+        let visited = after("/metadata/annotations/foreign", json!("y"));
+        assert!(!before.same_as(&visited) && !before.is_undone_in(&visited));
+        assert!(before.is_undone_in(&after("/metadata/labels/a", json!("2"))));
+        assert!(before.is_undone_in(&after("/spec/clusterIP", json!("10.43.0.8"))));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k3k_expose_process::quote::causes;
-use k3k_expose_proto::{Key, Uid};
+use k3k_expose_proto::{Hash, Key, Uid};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
@@ -84,8 +84,13 @@ impl Writer {
 
     async fn steps(&self, tenant: &Uid, key: &Key) -> bool {
         let mut road = Road::default();
+        let first = self.hub.with(|registry, _| registry.wish(tenant, key));
         for _ in 0..CALLS {
-            let task = self.hub.with(|registry, now| registry.decide(tenant, key, road, now));
+            let (task, tried) = self.hub.with(|registry, now| {
+                let task = registry.decide(tenant, key, road, now);
+                (task, registry.wish(tenant, key))
+            });
+            let tried = tried.as_ref();
             let (at, refused) = match task {
                 Task::Settled => return false,
                 Task::InspectPods { namespace, cluster } => match self.pods_labeled(&namespace, &cluster).await {
@@ -94,7 +99,7 @@ impl Writer {
                             .with(|registry, now| registry.pods_inspected(tenant, labeled, now));
                         continue;
                     }
-                    Err(refusal) => return self.give_up(tenant, key, refusal),
+                    Err(refusal) => return self.give_up(tenant, key, tried, refusal),
                 },
                 Task::Create(at, service) => (at.clone(), self.create(&at, &service).await),
                 Task::Patch(at, patch) => (at.clone(), self.patch(&at, &patch).await),
@@ -114,27 +119,40 @@ impl Writer {
                 Ok(()) => {}
                 Err(refusal @ (Refusal::Conflict | Refusal::Exists | Refusal::Absent | Refusal::Held(_))) => {
                     match self.read(&at).await {
-                        Err(unread) => return self.give_up(tenant, key, unread),
+                        Err(unread) => return self.give_up(tenant, key, tried, unread),
                         // Only now is it known that the number, not the name, was in the way.
-                        Ok(false) if matches!(refusal, Refusal::Held(_)) => return self.give_up(tenant, key, refusal),
+                        Ok(false) if matches!(refusal, Refusal::Held(_)) => {
+                            return self.give_up(tenant, key, tried, refusal);
+                        }
                         Ok(_) => {}
                     }
                 }
                 Err(Refusal::Immutable) => match road.next() {
                     Some(next) => road = next,
-                    None => return self.give_up(tenant, key, Refusal::Immutable),
+                    None => return self.give_up(tenant, key, tried, Refusal::Immutable),
                 },
-                Err(refusal) => return self.give_up(tenant, key, refusal),
+                Err(refusal) => return self.give_up(tenant, key, tried, refusal),
             }
+        }
+        // The tenant itself may change an object as fast as it is written. That is no contest, but others have their turn.
+        if self
+            .hub
+            .with(|registry, _| registry.again_if_other(tenant, key, first.as_ref()))
+        {
+            return false;
         }
         info!(%key, tenant = %tenant, "gave up on an object that changes under our hands");
         self.hub.with(|registry, now| registry.contested(tenant, key, now));
         false
     }
 
-    fn give_up(&self, tenant: &Uid, key: &Key, refusal: Refusal) -> bool {
-        self.hub
-            .with(|registry, now| registry.refused(tenant, key, refusal, now));
+    /// Lets a refusal stand as the answer, unless the tenant wants something else by now than what was tried.
+    fn give_up(&self, tenant: &Uid, key: &Key, tried: Option<&(Uid, Hash)>, refusal: Refusal) -> bool {
+        self.hub.with(|registry, now| {
+            if !registry.again_if_other(tenant, key, tried) {
+                registry.refused(tenant, key, refusal, now);
+            }
+        });
         refusal == Refusal::Overloaded
     }
 

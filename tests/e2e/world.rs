@@ -1,6 +1,7 @@
 //! A tenant at work: its virtual cluster, its agent, and clients for both sides.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,12 +11,18 @@ use k3k_expose_tests::plane::ControlPlane;
 use k3k_expose_tests::product::{Agent, AgentOptions, HostApi};
 use k3k_expose_tests::rig::Rig;
 use k8s_openapi::api::core::v1::{Namespace, Service};
-use kube::api::PostParams;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::same::differences;
 
 /// What a change may take to arrive in a test, far above what it takes.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// The name of a tenant's Cluster where nothing depends on it.
+pub const CLUSTER: &str = "mine";
 
 /// A tenant at work.
 pub struct World {
@@ -24,22 +31,56 @@ pub struct World {
     /// Its virtual cluster.
     pub plane: Arc<ControlPlane>,
     /// Its agent.
-    pub agent: Agent,
+    pub agent: Arc<Agent>,
     /// A client of the host, with all rights.
     pub host: Client,
     /// A client of the virtual cluster, with all rights.
     pub virtual_cluster: Client,
 }
 
+/// What of a world outlives the runtime of the test that made it.
+struct Base {
+    tenant: Tenant,
+    plane: Arc<ControlPlane>,
+    agent: Arc<Agent>,
+}
+
 impl World {
-    /// A tenant with a virtual cluster of its own on the shared host.
-    pub async fn start(name: &str) -> Result<Self> {
+    /// The tenant that the tests of one theme share, each with namespaces of its own; started at the first call.
+    ///
+    /// All of them live in one host namespace, so every test is also one of neighbors; their Clusters' names differ.
+    pub async fn shared(name: &str, cluster: &str) -> Result<Self> {
+        static BASES: OnceLock<std::sync::Mutex<HashMap<String, Arc<OnceCell<Base>>>>> = OnceLock::new();
+        let bases = BASES.get_or_init(std::sync::Mutex::default);
+        let cell = Arc::clone(
+            bases
+                .lock()
+                .expect("no test panics here")
+                .entry(name.to_owned())
+                .or_default(),
+        );
         let rig = Rig::shared();
-        let plane = rig.virtual_cluster(name).await?;
-        Self::on(rig.host().await?, rig.host_api().await?, plane, name, TenantOptions::default()).await
+        let host = rig.host().await?;
+        let client = host.client().await?;
+        let base = cell
+            .get_or_try_init(async || {
+                let plane = rig.virtual_cluster(name).await?;
+                let tenant = tenant(&client, "host-shared", cluster).await?;
+                let agent = Arc::new(agent(&tenant, &plane, rig.host_api().await?).await?);
+                anyhow::Ok(Base { tenant, plane, agent })
+            })
+            .await?;
+        Ok(Self {
+            tenant: base.tenant.with_client(&client),
+            plane: Arc::clone(&base.plane),
+            agent: Arc::clone(&base.agent),
+            host: client,
+            virtual_cluster: base.plane.client().await?,
+        })
     }
 
-    /// A tenant on that host, with that virtual cluster.
+    /// A tenant on that host, with that virtual cluster, for a test that disturbs either.
+    #[allow(dead_code, reason = "the tests of disturbances come from another branch")]
     pub async fn on(
         host: &ControlPlane,
         host_api: &HostApi,
@@ -48,12 +89,16 @@ impl World {
         options: TenantOptions,
     ) -> Result<Self> {
         let client = host.client().await?;
-        let tenant = Tenant::create(&client, &format!("host-{name}"), "mine", options).await?;
-        let token = tenant.server_pod_token(0).await?;
-        let agent = Agent::start(&plane, host_api, &token, AgentOptions::in_pod(&tenant.server_pod_name(0))).await?;
-        agent.wait_ready().await?;
+        let tenant = Tenant::create(&client, &format!("host-{name}"), CLUSTER, options).await?;
+        let agent = Arc::new(agent(&tenant, &plane, host_api).await?);
         let virtual_cluster = plane.client().await?;
-        Ok(Self { tenant, plane, agent, host: client, virtual_cluster })
+        Ok(Self {
+            tenant,
+            plane,
+            agent,
+            host: client,
+            virtual_cluster,
+        })
     }
 
     /// Makes a namespace of the virtual cluster and gives its Services.
@@ -61,7 +106,26 @@ impl World {
         let namespaces: Api<Namespace> = Api::all(self.virtual_cluster.clone());
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
         namespaces.create(&PostParams::default(), &namespace).await?;
-        Ok(Api::namespaced(self.virtual_cluster.clone(), name))
+        Ok(self.services(name))
+    }
+
+    /// The Services of a namespace of the virtual cluster.
+    pub fn services(&self, namespace: &str) -> Api<Service> {
+        Api::namespaced(self.virtual_cluster.clone(), namespace)
+    }
+
+    /// A cluster IP, from 2 to 255, that no API server draws by itself: the lower 1/16 of a range is for those who ask.
+    pub fn spare_ip(&self, number: u8) -> String {
+        let range = &self.plane.options().service_cidr;
+        let network = range.rsplit_once('.').map_or(range.as_str(), |(network, _)| network);
+        format!("{network}.{number}")
+    }
+
+    /// A node port, from 0 to 15, that no API server draws by itself.
+    pub fn spare_port(&self, number: u16) -> u16 {
+        let range = self.plane.options().node_port_range.as_deref().unwrap_or("30000-32767");
+        let first = range.split('-').next().and_then(|first| first.parse::<u16>().ok());
+        first.expect("a range has a first port") + number
     }
 
     /// The twin of a virtual Service, once there is one that `holds`.
@@ -77,6 +141,20 @@ impl World {
         .await
     }
 
+    /// The twin, once it is what the virtual Service asks for in every field that crosses, and in no other.
+    pub async fn follows(&self, service: &Service) -> Result<Service> {
+        let (name, namespace) = (service.name_any(), service.namespace().unwrap_or_default());
+        let twins = self.tenant.host_services();
+        let twin = self.tenant.twin_name(&name, &namespace);
+        eventually(&format!("the twin of {namespace}/{name} is right"), SOON, async || {
+            let found = twins.get_opt(&twin).await?.context("there is none")?;
+            let differences = differences(&self.tenant, service, &found);
+            ensure!(differences.is_empty(), "{}", differences.join("; "));
+            anyhow::Ok(found)
+        })
+        .await
+    }
+
     /// Waits until a virtual Service has no twin.
     pub async fn no_twin(&self, name: &str, namespace: &str) -> Result<()> {
         let twins = self.tenant.host_services();
@@ -87,15 +165,73 @@ impl World {
         })
         .await
     }
+
+    /// Waits until the agent has logged that host-api refuses a Service for this reason.
+    pub async fn told(&self, name: &str, namespace: &str, reason: &str) -> Result<()> {
+        let key = format!("services/{namespace}/{name}");
+        eventually(&format!("{key} refused as {reason}"), SOON, async || {
+            let lines = self.agent.log_lines()?;
+            let told = |line: &String| line.contains(&key) && line.contains(reason);
+            ensure!(
+                lines.iter().any(told),
+                "{:?}",
+                lines.iter().rfind(|line| line.contains(&key))
+            );
+            anyhow::Ok(())
+        })
+        .await
+    }
+}
+
+/// A tenant with k3k's own syncer off.
+pub async fn tenant(host: &Client, namespace: &str, cluster: &str) -> Result<Tenant> {
+    Tenant::create(host, namespace, cluster, TenantOptions::default()).await
+}
+
+/// The agent of a tenant's first server pod, ready.
+pub async fn agent(tenant: &Tenant, plane: &ControlPlane, host_api: &HostApi) -> Result<Agent> {
+    let token = tenant.server_pod_token(0).await?;
+    let agent = Agent::start(
+        plane,
+        host_api,
+        &token,
+        AgentOptions::in_pod(&tenant.server_pod_name(0)),
+    )
+    .await?;
+    agent.wait_ready().await?;
+    Ok(agent)
 }
 
 /// A Service of the virtual cluster.
-#[expect(clippy::needless_pass_by_value, reason = "every caller makes it on the spot by `json!`")]
 pub fn service(name: &str, spec: Value) -> Service {
-    serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("a Service")
+    let mut service = json!({"metadata": {"name": name}});
+    service["spec"] = spec;
+    serde_json::from_value(service).expect("a Service")
 }
 
 /// Creates a Service.
 pub async fn create(services: &Api<Service>, service: &Service) -> Result<Service> {
     Ok(services.create(&PostParams::default(), service).await?)
+}
+
+/// Changes a Service by a strategic merge patch, as kubectl does.
+pub async fn change(services: &Api<Service>, name: &str, patch: Value) -> Result<Service> {
+    let changed = services
+        .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
+        .await;
+    changed.with_context(|| format!("changing {name} by {patch}"))
+}
+
+/// Changes a Service by a merge patch, which replaces lists.
+pub async fn replace(services: &Api<Service>, name: &str, patch: Value) -> Result<Service> {
+    let changed = services
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    changed.with_context(|| format!("changing {name} by {patch}"))
+}
+
+/// Deletes a Service.
+pub async fn delete(services: &Api<Service>, name: &str) -> Result<()> {
+    services.delete(name, &DeleteParams::default()).await?;
+    Ok(())
 }

@@ -92,6 +92,12 @@ impl ControlPlane {
         &self.name
     }
 
+    /// What it was made with.
+    #[must_use]
+    pub fn options(&self) -> &PlaneOptions {
+        self.commands.options()
+    }
+
     /// `https://127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> &str {

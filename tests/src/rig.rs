@@ -2,8 +2,12 @@
 //!
 //! Only processes and files live in here, no client and no task: every test has a runtime of its own. A test that kills or
 //! resets a plane starts its own by `ControlPlane::start`, because its neighbors run at the same time.
+//!
+//! The trap: every API server draws numbers at random from its ranges, and one that two virtual clusters draw is taken on
+//! the host for the second. So each virtual cluster gets a slice of the host's ranges for itself.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Mutex, OnceCell};
@@ -11,6 +15,9 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::k3k;
 use crate::plane::{ControlPlane, PlaneOptions};
 use crate::product::{HostApi, HostApiOptions};
+
+/// Slices that there are: 4096 cluster IPs and 160 node ports each. The first is left to Services of the host.
+const SLICES: u16 = 15;
 
 /// The shared processes of this test binary; they end with it.
 #[derive(Debug, Default)]
@@ -59,9 +66,26 @@ impl Rig {
     /// When it does not boot; the next call tries again.
     pub async fn virtual_cluster(&self, name: &str) -> anyhow::Result<Arc<ControlPlane>> {
         let cell = Arc::clone(self.virtual_clusters.lock().await.entry(name.to_owned()).or_default());
-        let boot = async || ControlPlane::start(virtual_options(name)).await.map(Arc::new);
+        let boot = async || ControlPlane::start(sliced(virtual_options(name))?).await.map(Arc::new);
         cell.get_or_try_init(boot).await.cloned()
     }
+}
+
+/// The options with a slice of the host's numbers that no other virtual cluster of this process draws from.
+///
+/// # Errors
+/// When none is left.
+pub fn sliced(options: PlaneOptions) -> anyhow::Result<PlaneOptions> {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let slice = NEXT.fetch_add(1, Ordering::Relaxed);
+    anyhow::ensure!(
+        slice <= SLICES,
+        "this binary boots more than {SLICES} shared virtual clusters"
+    );
+    let first_port = 30_000 + slice * 160;
+    Ok(options
+        .with_service_cidr(&format!("10.43.{}.0/20", slice * 16))
+        .with_node_port_range(&format!("{first_port}-{}", first_port + 159)))
 }
 
 /// A virtual control plane with the controllers that tests see at work; endpoints are the host's business.

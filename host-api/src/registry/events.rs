@@ -196,6 +196,8 @@ impl Registry {
         let applied = record.stands(Reason::Applied);
         match (before, after) {
             (Some(before), Some(after)) if before.same_as(after) => self.refresh(tenant, key, after),
+            // Somebody wrote keys of its own: no contest, but a key of the tenant's may have been among them.
+            (Some(before), Some(after)) if !before.is_undone_in(after) => self.need(tenant, key),
             _ if applied && record.contest.undone(now) => self.contested(tenant, key, now),
             _ => self.need(tenant, key),
         }

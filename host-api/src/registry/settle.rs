@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use k3k_expose_proto::message::Answer;
-use k3k_expose_proto::{Key, Reason, Uid};
+use k3k_expose_proto::{Hash, Key, Reason, Uid};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -88,6 +88,24 @@ impl Registry {
                 Task::Settled
             }
         }
+    }
+
+    /// Which object, in which state, the tenant wants at a key.
+    #[must_use]
+    pub fn wish(&self, tenant: &Uid, key: &Key) -> Option<(Uid, Hash)> {
+        let record = self.tenants.get(tenant)?.record(key)?;
+        Some((record.uid.clone(), record.hash))
+    }
+
+    /// Looks at an object once more, after others had their turn, if the tenant wants it otherwise than before.
+    ///
+    /// Gives whether it does.
+    pub fn again_if_other(&mut self, tenant: &Uid, key: &Key, before: Option<&(Uid, Hash)>) -> bool {
+        let is_other = self.wish(tenant, key).as_ref() != before;
+        if is_other {
+            self.need(tenant, key);
+        }
+        is_other
     }
 
     /// Takes in which labels the tenant's host pods carry.
@@ -215,7 +233,11 @@ impl Registry {
             Plan::Patch(patch) => {
                 let twin = current.and_then(twin_of);
                 if let Some((reason, blocker)) = self.taken(&at, &desired.spec, twin) {
-                    return Verdict::Answer(reason, Some(blocker));
+                    let way_out = twin.and_then(|twin| self.out_of_circle(tenant, &at, twin, &blocker));
+                    return match way_out {
+                        Some(patch) => Verdict::Do(Task::Patch(at, patch)),
+                        None => Verdict::Answer(reason, Some(blocker)),
+                    };
                 }
                 if twin.is_some_and(|twin| narrows(twin, &desired.spec)) {
                     match ledger.pods_labeled {

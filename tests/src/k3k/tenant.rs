@@ -103,6 +103,15 @@ impl Tenant {
         Ok(tenant)
     }
 
+    /// The same tenant with another client, for a test with a runtime of its own.
+    #[must_use]
+    pub fn with_client(&self, host: &Client) -> Self {
+        Self {
+            host: host.clone(),
+            ..self.clone()
+        }
+    }
+
     /// A reference to the Cluster; k3k marks itself as controller on what it runs, and not on what it syncs.
     #[must_use]
     pub fn owner_reference(&self, controller: bool) -> OwnerReference {

@@ -33,6 +33,10 @@ impl Commands {
         format!("https://{}", self.api_server.address())
     }
 
+    pub(super) fn options(&self) -> &PlaneOptions {
+        &self.options
+    }
+
     pub(super) fn audit_log(&self) -> PathBuf {
         self.folder.join("audit.log")
     }
