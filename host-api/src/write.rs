@@ -102,7 +102,11 @@ impl Writer {
                     Err(refusal) => return self.give_up(tenant, key, tried, refusal),
                 },
                 Task::Create(at, service) => (at.clone(), self.create(&at, &service).await),
-                Task::Patch(at, patch) => (at.clone(), self.patch(&at, &patch).await),
+                Task::Patch(at, patch) => match self.patch(&at, &patch).await {
+                    // A patch has found its Service, so here it is the number that is in the way.
+                    Err(refusal @ Refusal::Held(_)) => return self.give_up(tenant, key, tried, refusal),
+                    result => (at, result),
+                },
                 Task::Delete {
                     at,
                     uid,

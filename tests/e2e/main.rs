@@ -16,6 +16,7 @@ mod late;
 mod naming;
 mod numbers;
 mod observe;
+mod process;
 mod repair;
 mod restart;
 mod rig;

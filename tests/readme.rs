@@ -1,0 +1,94 @@
+//! README, help texts, reasons and CI agree. A table that does not is printed as it should be.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use k3k_expose_process::options::OptionRow;
+use k3k_expose_proto::{Outcome, Reason};
+
+/// What a tenant, or the platform team, does about a reason.
+fn advice(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Applied => "nothing",
+        Reason::Adopting => "platform team: turn k3k's own Service sync off; then wait until the host pods are labeled",
+        Reason::TwinTerminating => "wait; if it lasts, platform team: look for a finalizer on the host's Service",
+        Reason::HostUnavailable => "wait",
+        Reason::NameTaken => "rename the Service",
+        Reason::ClusterIPTaken => "wait, or make the Service again to draw another address",
+        Reason::ClusterIPOutOfRange => "platform team: give host and virtual cluster the same Service range",
+        Reason::NodePortTaken => "wait, or ask for another node port",
+        Reason::NodePortOutOfRange => "ask for a node port of the host's range",
+        Reason::IPFamilyUnavailable => "ask for a family that the host has",
+        Reason::ReservedSelectorKey => "remove selector keys under `k3k.io/`",
+        Reason::ExternalNameNotExposed => "nothing: there is nothing to expose",
+        Reason::WrongVirtualCluster | Reason::Contested | Reason::HostRefused => "ask the platform team",
+        Reason::Unknown => "upgrade the agent",
+    }
+}
+
+fn readme() -> String {
+    std::fs::read_to_string(root().join("README.md")).unwrap()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The text between a marker and its end.
+fn section(name: &str) -> String {
+    let readme = readme();
+    let (_, rest) = readme.split_once(&format!("<!-- {name} -->\n")).expect("a marker");
+    rest.split_once("<!-- end -->").expect("an end").0.to_owned()
+}
+
+fn table(rows: &[OptionRow]) -> String {
+    let mut table = "\n| variable | flag | default | meaning |\n|---|---|---|---|\n".to_owned();
+    for row in rows {
+        let default = if row.default.is_empty() {
+            "".to_owned()
+        } else {
+            format!("`{}`", row.default)
+        };
+        writeln!(table, "| `{}` | `{}` | {default} | {} |", row.env, row.flag, row.help).unwrap();
+    }
+    table + "\n"
+}
+
+fn assert_section(name: &str, expected: &str) {
+    assert_eq!(
+        section(name),
+        expected,
+        "section {name} of README.md must read:\n{expected}"
+    );
+}
+
+#[test]
+fn the_tables_of_settings_are_those_of_the_code() {
+    assert_section("agent", &table(&k3k_expose_agent::config::options()));
+    assert_section("host-api", &table(&k3k_expose_host_api::config::options()));
+}
+
+#[test]
+fn every_reason_is_told_with_what_to_do() {
+    let mut table = "\n| reason | outcome | what to do |\n|---|---|---|\n".to_owned();
+    for &reason in Reason::ALL {
+        let outcome = match reason.outcome() {
+            Outcome::Applied => "applied",
+            Outcome::Pending => "pending",
+            Outcome::Rejected => "rejected",
+        };
+        writeln!(table, "| `{}` | {outcome} | {} |", reason.as_str(), advice(reason)).unwrap();
+    }
+    assert_section("reasons", &(table + "\n"));
+}
+
+#[test]
+fn ci_runs_the_commands_of_the_readme() {
+    let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
+    let last = ci.lines().rfind(|line| !line.trim().is_empty()).unwrap();
+    assert_eq!(last, "step cargo test --workspace");
+    assert!(ci.contains("\nstep cargo demo -- --once\n"));
+    for command in ["cargo demo ", "cargo test --workspace ", "`cargo demo -- --once`"] {
+        assert!(readme().contains(command), "{command}");
+    }
+}
