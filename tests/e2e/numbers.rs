@@ -126,7 +126,8 @@ async fn waits_for(world: &World, name: &str, wish: Value, holds: Value, reason:
         .filter(|entry| entry.name == twin)
         .map(|entry| entry.code)
         .collect();
-    assert_eq!(codes, [201], "one write, and it succeeded");
+    // The API server tells of a deletion before it frees the numbers, so a first try may come a few milliseconds too soon.
+    assert!(codes == [201] || codes == [422, 201], "{codes:?}");
     Ok(())
 }
 
