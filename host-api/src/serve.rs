@@ -113,7 +113,11 @@ async fn serve_sessions(
     let sessions = server.sessions.clone();
     let router = router::router(server);
     let mut serving = axum_server::from_tcp(listener)?
-        .map(|_| RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(NoDelayAcceptor))
+        .map(|_| {
+            RustlsAcceptor::new(tls)
+                .handshake_timeout(HANDSHAKE)
+                .acceptor(NoDelayAcceptor)
+        })
         .first_request_timeout(HANDSHAKE)
         .handle(handle.clone());
     serving

@@ -63,7 +63,9 @@ impl Message for FromAgent {
     fn check(&self) -> Result<(), &'static str> {
         match self {
             // It ends up in logs.
-            Self::Hello(hello) if hello.agent.len() > 64 || !hello.agent.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Self::Hello(hello)
+                if hello.agent.len() > 64 || !hello.agent.bytes().all(|byte| byte.is_ascii_graphic()) =>
+            {
                 Err("agent must be a version of at most 64 printable characters")
             }
             Self::Put(put) => match (put.key.resource(), &put.object) {

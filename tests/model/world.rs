@@ -294,7 +294,7 @@ impl World {
             self.tenant.id(),
             ClusterState {
                 revision: 1,
-            k3k_syncs: false,
+                k3k_syncs: false,
                 mass_delete: None,
             },
         );
