@@ -20,7 +20,10 @@ fn main() -> ExitCode {
         return ExitCode::from(MISCONFIGURED);
     }
     match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            tracing::info!("agent stopped");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "agent failed");
             ExitCode::FAILURE

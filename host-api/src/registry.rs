@@ -4,10 +4,12 @@
 //! out (sessions to wake, work for the writer, notices for the platform team). The rest is state, rebuilt from the host
 //! and from the agents after a restart.
 
-mod circle;
-mod events;
 mod sessions;
+mod events;
+mod judge;
+mod circle;
 mod settle;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -22,7 +24,7 @@ use crate::services::{Blocker, HostName, HostServices};
 use crate::session::{Session, SessionId};
 
 pub use sessions::NotOpened;
-pub use settle::Task;
+pub use judge::Task;
 
 /// First delay before something that failed is tried again; doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_millis(200);

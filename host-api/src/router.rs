@@ -115,8 +115,9 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
         })?;
     welcome.version = version;
     welcome.ends_in_s = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
+    let name = welcome.session.clone();
     info!(
-        session = id,
+        session = %name,
         namespace = tenant.namespace(),
         cluster = tenant.cluster(),
         agent = %hello.agent.escape_debug(),
@@ -130,16 +131,15 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
     let first = line::encode(&FromHost::Welcome(welcome)).map_err(|error| Problem::NotReady(error.to_string()))?;
     // The channel is empty and has room for the first line.
     let _ = out.try_send(Ok(first.into()));
-    let task = run(
-        Arc::clone(&server.hub),
-        Arc::clone(&server.metrics),
-        id,
-        inbound,
-        out,
-        lifetime,
-        server.stop.clone(),
-    );
-    server.sessions.spawn(task);
+    let (hub, metrics, stop) = (Arc::clone(&server.hub), Arc::clone(&server.metrics), server.stop.clone());
+    server.sessions.spawn(async move {
+        let last = run(hub, id, inbound, out, lifetime, stop).await;
+        metrics.session_ended(last.as_ref().map(|last| last.reason));
+        match last {
+            Some(last) => info!(session = %name, reason = ?last.reason, why = last.message, "session ended"),
+            None => info!(session = %name, "session was closed by the agent"),
+        }
+    });
     let body = stream::unfold(lines, |mut lines| async {
         lines.recv().await.map(|chunk| (chunk, lines))
     });

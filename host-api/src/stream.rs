@@ -19,7 +19,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
-use crate::metrics::Metrics;
 use crate::session::{SessionId, bye};
 
 /// Chunks of lines on their way to the agent. The response's body takes them as HTTP/2 lets it.
@@ -96,16 +95,16 @@ where
     }
 }
 
-/// Runs a session to its end, and closes it.
+/// Runs a session to its end, and closes it. Gives its last line, or `None` when the agent has closed it.
 pub async fn run<S, E>(
     hub: Arc<Hub>,
-    metrics: Arc<Metrics>,
     id: SessionId,
     mut inbound: Inbound<S>,
     out: Outbound,
     lifetime: Duration,
     stop: CancellationToken,
-) where
+) -> Option<Bye>
+where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
@@ -118,16 +117,11 @@ pub async fn run<S, E>(
         () = stop.cancelled() => Some(bye(ByeReason::Draining, "host-api is stopping", Some(1))),
     };
     hub.close(id);
-    metrics.session_ended(last.as_ref().map(|last| last.reason));
-    if let Some(last) = last {
-        tracing::info!(session = id, reason = ?last.reason, why = last.message, "session ended");
-        if let Ok(line) = line::encode(&FromHost::Bye(last)) {
-            // A peer that takes nothing has had its time already; the line is for one that does.
-            let _ = timeout(Duration::from_secs(1), out.send(Ok(line.into()))).await;
-        }
-    } else {
-        tracing::info!(session = id, "session was closed by the agent");
+    if let Some(Ok(line)) = last.clone().map(|last| line::encode(&FromHost::Bye(last))) {
+        // A peer that takes nothing has had its time already; the line is for one that does.
+        let _ = timeout(Duration::from_secs(1), out.send(Ok(line.into()))).await;
     }
+    last
 }
 
 /// Takes in lines until there is a reason to end.

@@ -161,8 +161,8 @@ impl Registry {
                 self.need(&tenant, &key);
             }
         }
-        let before = change.before.as_ref().and_then(twin_of);
-        let after = self.services.get(at).and_then(twin_of).cloned();
+        let before = change.before.as_ref().and_then(HostService::twin);
+        let after = self.services.get(at).and_then(HostService::twin).cloned();
         let marks = [before, after.as_ref()].map(|twin| twin.map(|twin| twin.marks.clone()));
         let [was, is] = &marks;
         if let Some(marks) = was {
@@ -216,13 +216,6 @@ impl Registry {
         if answer.load_balancer != twin.ingress || answer.conditions != twin.conditions {
             self.conclude(tenant, key, Reason::Applied, None);
         }
-    }
-}
-
-fn twin_of(service: &HostService) -> Option<&Twin> {
-    match service {
-        HostService::Twin(twin) => Some(twin),
-        HostService::Foreign(_) => None,
     }
 }
 

@@ -21,7 +21,7 @@ struct Open {
     said: Said,
     told: Told,
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+    task: tokio::task::JoinHandle<Option<Bye>>,
 }
 
 fn open(lifetime: Duration) -> Open {
@@ -52,7 +52,6 @@ fn open(lifetime: Duration) -> Open {
     let stop = CancellationToken::new();
     let session = run(
         Arc::clone(&hub),
-        Arc::new(Metrics::new()),
         id,
         Inbound::new(spoken),
         out,
