@@ -56,6 +56,16 @@ impl Why {
         }
     }
 
+    /// Host-api lets a successor take over before that one has heard its welcome.
+    fn beside_a_successor(self) -> Self {
+        match self {
+            Self::Over(Over::Bye {
+                reason: "superseded", ..
+            }) => Self::Over(Over::TakenOver),
+            other => other,
+        }
+    }
+
     const fn result(&self) -> &'static str {
         match self {
             Self::Over(over) => over.result(),
@@ -123,7 +133,10 @@ impl<'a> Sessions<'a> {
         let mut next: Option<Attempt<'_>> = None;
         loop {
             tokio::select! {
-                ended = &mut current => {
+                mut ended = &mut current => {
+                    if next.is_some() {
+                        ended.why = ended.why.beside_a_successor();
+                    }
                     self.count(&ended);
                     match next.take() {
                         Some(successor) => {

@@ -55,11 +55,17 @@ where
         stalled_at: None,
     };
     let over = running.converse(link, stop).await;
-    if let Some(generation) = running.session.generation() {
-        agent.change(|outbox| outbox.close(generation));
-    }
-    let open_for = running.opened_at.map(|opened_at| opened_at.elapsed());
-    (over, open_for.unwrap_or_default())
+    let open_for = running
+        .opened_at
+        .map(|opened_at| opened_at.elapsed())
+        .unwrap_or_default();
+    let Some(generation) = running.session.generation() else {
+        return (over, open_for);
+    };
+    // Host-api's last line, or the end of the connection, may be heard before the turn in which a successor is noticed.
+    let taken_over = !agent.read(|outbox| outbox.is_current(generation));
+    agent.change(|outbox| outbox.close(generation));
+    (if taken_over { Over::TakenOver } else { over }, open_for)
 }
 
 impl Running<'_> {
