@@ -44,22 +44,14 @@ fn section(name: &str) -> String {
 fn table(rows: &[OptionRow]) -> String {
     let mut table = "\n| variable | flag | default | meaning |\n|---|---|---|---|\n".to_owned();
     for row in rows {
-        let default = if row.default.is_empty() {
-            "".to_owned()
-        } else {
-            format!("`{}`", row.default)
-        };
+        let default = if row.default.is_empty() { "".to_owned() } else { format!("`{}`", row.default) };
         writeln!(table, "| `{}` | `{}` | {default} | {} |", row.env, row.flag, row.help).unwrap();
     }
     table + "\n"
 }
 
 fn assert_section(name: &str, expected: &str) {
-    assert_eq!(
-        section(name),
-        expected,
-        "section {name} of README.md must read:\n{expected}"
-    );
+    assert_eq!(section(name), expected, "section {name} of README.md must read:\n{expected}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use kube::{Client, ResourceExt};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tower::util::MapRequestLayer;
 
 use crate::reconnect::Backoff;
@@ -28,6 +28,9 @@ const NAME: &str = "k3k-expose-agent";
 const TOKEN_SECONDS: i64 = 3600;
 /// Least time between two mendings: a tenant that keeps deleting the account must not keep the agent writing.
 const MEND_PERIOD: Duration = Duration::from_secs(5);
+
+/// Longest that all of it may take. An API server that has just started may hold a request back for a minute.
+const ENSURE: Duration = Duration::from_secs(10);
 
 /// The account, and the token that its client shows.
 pub(crate) struct Account {
@@ -43,18 +46,15 @@ enum AccountError {
     Manifest,
     #[error("the virtual cluster's API server refused or did not answer")]
     Api(#[from] kube::Error),
+    #[error("the virtual cluster's API server did not answer in time")]
+    Late,
     #[error("the token request was answered without a token")]
     NoToken,
 }
 
 impl Account {
     pub(crate) fn new(admin: Client) -> Self {
-        Self {
-            admin: Mutex::new(admin),
-            token: Arc::default(),
-            minted: watch::Sender::new(false),
-            mend: Notify::new(),
-        }
+        Self { admin: Mutex::new(admin), token: Arc::default(), minted: watch::Sender::new(false), mend: Notify::new() }
     }
 
     /// The administrator's credential was minted anew.
@@ -92,7 +92,7 @@ impl Account {
         let mut backoff = Backoff::of_connections();
         let mut told = String::new();
         loop {
-            match self.ensure().await {
+            match timeout(ENSURE, self.ensure()).await.unwrap_or(Err(AccountError::Late)) {
                 Ok(lifetime) => {
                     backoff.reset();
                     told.clear();
@@ -126,20 +126,12 @@ impl Account {
             ensure_object(&admin, &resource, &wanted).await?;
         }
         let request = TokenRequest {
-            spec: TokenRequestSpec {
-                expiration_seconds: Some(TOKEN_SECONDS),
-                ..TokenRequestSpec::default()
-            },
+            spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() },
             ..TokenRequest::default()
         };
         let accounts: Api<ServiceAccount> = Api::namespaced(admin, NAMESPACE);
-        let answer = accounts
-            .create_token_request(NAME, &PostParams::default(), &request)
-            .await?;
-        let status = answer
-            .status
-            .filter(|status| !status.token.is_empty())
-            .ok_or(AccountError::NoToken)?;
+        let answer = accounts.create_token_request(NAME, &PostParams::default(), &request).await?;
+        let status = answer.status.filter(|status| !status.token.is_empty()).ok_or(AccountError::NoToken)?;
         *lock(&self.token) = status.token.into();
         self.minted.send_replace(true);
         // The server may grant less than was asked for.
@@ -172,10 +164,7 @@ async fn ensure_object(admin: &Client, resource: &ApiResource, wanted: &DynamicO
         None => Api::all_with(admin.clone(), resource),
     };
     let (name, kind) = (wanted.name_any(), &resource.kind);
-    let post = PostParams {
-        field_manager: Some(NAME.to_owned()),
-        ..PostParams::default()
-    };
+    let post = PostParams { field_manager: Some(NAME.to_owned()), ..PostParams::default() };
     let Some(live) = api.get_opt(&name).await? else {
         api.create(&post, wanted).await?;
         tracing::info!(kind, name, "account object made");
@@ -185,10 +174,7 @@ async fn ensure_object(admin: &Client, resource: &ApiResource, wanted: &DynamicO
     if covers(&value(&live)?, &value(wanted)?) {
         return Ok(());
     }
-    let patch = PatchParams {
-        field_manager: Some(NAME.to_owned()),
-        ..PatchParams::default()
-    };
+    let patch = PatchParams { field_manager: Some(NAME.to_owned()), ..PatchParams::default() };
     match api.patch(&name, &patch, &Patch::Merge(wanted)).await {
         // The role of a binding cannot be changed.
         Err(kube::Error::Api(status)) if status.code == 422 => {
@@ -204,9 +190,9 @@ async fn ensure_object(admin: &Client, resource: &ApiResource, wanted: &DynamicO
 /// Whether `live` says all that `wanted` says. Lists count as a whole, as they do in a merge patch.
 fn covers(live: &Value, wanted: &Value) -> bool {
     match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, wanted)| live.get(key).is_some_and(|live| covers(live, wanted))),
+        (Value::Object(live), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| live.get(key).is_some_and(|live| covers(live, wanted)))
+        }
         (Value::Array(live), Value::Array(wanted)) => {
             live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| covers(live, wanted))
         }
@@ -244,18 +230,9 @@ mod tests {
         let wanted = json!({"metadata": {"labels": {"a": "1"}}, "rules": [{"verbs": ["get"]}]});
         for (live, expected) in [
             (wanted.clone(), true),
-            (
-                json!({"metadata": {"labels": {"a": "1", "b": "2"}, "uid": "u"}, "rules": [{"verbs": ["get"]}]}),
-                true,
-            ),
-            (
-                json!({"metadata": {"labels": {"a": "2"}}, "rules": [{"verbs": ["get"]}]}),
-                false,
-            ),
-            (
-                json!({"metadata": {"labels": {"a": "1"}}, "rules": [{"verbs": ["get", "list"]}]}),
-                false,
-            ),
+            (json!({"metadata": {"labels": {"a": "1", "b": "2"}, "uid": "u"}, "rules": [{"verbs": ["get"]}]}), true),
+            (json!({"metadata": {"labels": {"a": "2"}}, "rules": [{"verbs": ["get"]}]}), false),
+            (json!({"metadata": {"labels": {"a": "1"}}, "rules": [{"verbs": ["get", "list"]}]}), false),
             (json!({"metadata": {"labels": {"a": "1"}}, "rules": null}), false),
         ] {
             assert_eq!(covers(&live, &wanted), expected, "{live}");

@@ -72,12 +72,7 @@ async fn syncz(State(agent): State<Arc<Agent>>, query: RawQuery) -> Response {
         ("configuration", health.configuration),
         ("virtual-cluster", health.watch),
         ("session", health.session),
-        (
-            "services",
-            agent
-                .read(crate::outbox::Outbox::in_sync)
-                .map_err(|behind| behind.to_string()),
-        ),
+        ("services", agent.read(crate::outbox::Outbox::in_sync).map_err(|behind| behind.to_string())),
     ];
     report("syncz", &checks, query)
 }
@@ -92,11 +87,7 @@ async fn metrics(State(agent): State<Arc<Agent>>) -> Response {
 
 fn report(name: &str, checks: &[Check], RawQuery(query): RawQuery) -> Response {
     let report = probe::report(name, checks, query.as_deref());
-    let status = if report.passed {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if report.passed { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, report.text).into_response()
 }
 

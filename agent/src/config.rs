@@ -47,12 +47,7 @@ pub struct Raw {
     )]
     kubeconfig: String,
     /// URL of the virtual cluster's API server: https. Takes the place of the kubeconfig's own
-    #[arg(
-        long,
-        env = "K3K_EXPOSE_VIRTUAL_SERVER",
-        value_name = "URL",
-        default_value = "https://127.0.0.1:6443"
-    )]
+    #[arg(long, env = "K3K_EXPOSE_VIRTUAL_SERVER", value_name = "URL", default_value = "https://127.0.0.1:6443")]
     virtual_server: String,
     /// Address and port of probes and metrics: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = DEFAULT_ADMIN_ADDRESS)]
@@ -200,10 +195,7 @@ mod tests {
     #[test]
     fn defaults_and_a_url_are_enough() {
         let config = Config::try_from(raw(&["--host-api-url", "https://host-api.k3k-expose.svc"])).unwrap();
-        assert_eq!(
-            config.session_url.as_str(),
-            "https://host-api.k3k-expose.svc/v1/session"
-        );
+        assert_eq!(config.session_url.as_str(), "https://host-api.k3k-expose.svc/v1/session");
         assert_eq!(config.admin_address.to_string(), DEFAULT_ADMIN_ADDRESS);
     }
 
@@ -231,24 +223,13 @@ mod tests {
     #[test]
     fn a_missing_url_is_one_mistake_and_the_given_admin_address_stays() {
         let invalid = Config::try_from(raw(&["--admin-address", "127.0.0.1:1234"])).unwrap_err();
-        assert_eq!(
-            invalid.mistakes,
-            ["K3K_EXPOSE_HOST_API_URL (--host-api-url) is required"]
-        );
+        assert_eq!(invalid.mistakes, ["K3K_EXPOSE_HOST_API_URL (--host-api-url) is required"]);
         assert_eq!(invalid.admin_address.port(), 1234);
     }
 
     #[test]
     fn urls_that_could_mislead_are_refused() {
-        for url in [
-            "",
-            "host-api",
-            "http://a",
-            "https://u:p@a",
-            "https://a/b",
-            "https://a/?q",
-            "https://a/#f",
-        ] {
+        for url in ["", "host-api", "http://a", "https://u:p@a", "https://a/b", "https://a/?q", "https://a/#f"] {
             assert!(session_url(Some(url)).is_err(), "{url}");
         }
         for url in ["", "http://a", "https://a/b", "a:1"] {

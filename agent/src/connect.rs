@@ -49,10 +49,8 @@ impl ConnectError {
 
 /// Reads the token for host-api.
 pub(crate) fn token(path: &Path) -> Result<SecretString, ConnectError> {
-    let token = std::fs::read_to_string(path).map_err(|source| ConnectError::File {
-        what: "the token file",
-        source,
-    })?;
+    let token =
+        std::fs::read_to_string(path).map_err(|source| ConnectError::File { what: "the token file", source })?;
     Ok(token.trim().into())
 }
 
@@ -95,18 +93,13 @@ pub(crate) async fn connect(
     if response.status() != StatusCode::OK {
         return Err(ConnectError::Problem(refusal(response).await));
     }
-    Ok(Link {
-        inbound: response.bytes_stream().map_err(|error| causes(&error)).boxed(),
-        outbound,
-    })
+    Ok(Link { inbound: response.bytes_stream().map_err(|error| causes(&error)).boxed(), outbound })
 }
 
 /// Trusts the given file only, and speaks HTTP/2 only.
 fn client(ca_file: &Path) -> Result<Client, ConnectError> {
-    let bundle = std::fs::read(ca_file).map_err(|source| ConnectError::File {
-        what: "the file of certificate authorities",
-        source,
-    })?;
+    let bundle = std::fs::read(ca_file)
+        .map_err(|source| ConnectError::File { what: "the file of certificate authorities", source })?;
     let authorities = Certificate::from_pem_bundle(&bundle).map_err(|_| ConnectError::Unusable)?;
     Client::builder()
         .tls_certs_only(authorities)
@@ -124,11 +117,8 @@ fn client(ca_file: &Path) -> Result<Client, ConnectError> {
 
 async fn refusal(response: Response) -> Problem {
     let status = response.status().as_u16();
-    let retry_after = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
+    let retry_after =
+        response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut body = Vec::new();
     let mut chunks = response.bytes_stream();
     let read = async {

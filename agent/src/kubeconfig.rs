@@ -31,12 +31,7 @@ pub(crate) struct Access {
 
 impl<'a> KubeconfigFile<'a> {
     pub(crate) const fn new(path: &'a Path, server: &'a http::Uri) -> Self {
-        Self {
-            path,
-            server,
-            bytes: Vec::new(),
-            missing_told: false,
-        }
+        Self { path, server, bytes: Vec::new(), missing_told: false }
     }
 
     /// Waits for other bytes than before that make a usable kubeconfig.
@@ -102,11 +97,7 @@ enum AccessError {
 async fn access(bytes: &[u8], server: &http::Uri) -> Result<Access, AccessError> {
     let text = std::str::from_utf8(bytes).map_err(|_| AccessError::NotUtf8)?;
     let mut kubeconfig = Kubeconfig::from_yaml(text)?;
-    for cluster in kubeconfig
-        .clusters
-        .iter_mut()
-        .filter_map(|named| named.cluster.as_mut())
-    {
+    for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
         cluster.server = Some(server.to_string());
         cluster.proxy_url = None;
     }
@@ -115,10 +106,7 @@ async fn access(bytes: &[u8], server: &http::Uri) -> Result<Access, AccessError>
     admin.default_retry = false;
     let mut anonymous = admin.clone();
     anonymous.auth_info = AuthInfo::default();
-    Ok(Access {
-        admin: kube::Client::try_from(admin)?,
-        anonymous,
-    })
+    Ok(Access { admin: kube::Client::try_from(admin)?, anonymous })
 }
 
 #[cfg(test)]

@@ -27,11 +27,7 @@ pub(crate) fn annotations(
 }
 
 fn filter(map: Option<&BTreeMap<String, String>>, crosses: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
-    map.into_iter()
-        .flatten()
-        .filter(|(key, _)| crosses(key))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+    map.into_iter().flatten().filter(|(key, _)| crosses(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 fn is_reserved(key: &str) -> bool {
@@ -41,11 +37,9 @@ fn is_reserved(key: &str) -> bool {
     if prefix == RECOMMENDED {
         return key == MANAGED_BY;
     }
-    RESERVED.iter().any(|reserved| {
-        prefix
-            .strip_suffix(reserved)
-            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    })
+    RESERVED
+        .iter()
+        .any(|reserved| prefix.strip_suffix(reserved).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
 }
 
 #[cfg(test)]

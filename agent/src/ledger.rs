@@ -32,11 +32,7 @@ pub(crate) struct Told {
 
 impl Told {
     pub(crate) const fn new(uid: Uid, hash: Hash) -> Self {
-        Self {
-            uid,
-            hash,
-            in_flight: false,
-        }
+        Self { uid, hash, in_flight: false }
     }
 }
 
@@ -64,11 +60,7 @@ impl Ledger {
     /// Queues the object at a key. `answered`: whether its present hash has an answer already.
     pub(crate) fn put_later(&mut self, key: &Key, answered: bool) {
         let holds_slot = self.told.get(key).is_some_and(|told| told.in_flight);
-        let lane = if answered || holds_slot {
-            Lane::Free
-        } else {
-            Lane::Slotted
-        };
+        let lane = if answered || holds_slot { Lane::Free } else { Lane::Slotted };
         self.queue.push(key, lane);
     }
 
@@ -92,10 +84,7 @@ impl Ledger {
             return None;
         }
         self.end_at = None;
-        Some(End {
-            count: self.sent.count,
-            root: self.sent.root,
-        })
+        Some(End { count: self.sent.count, root: self.sent.root })
     }
 
     /// Takes the next key to say.
@@ -112,11 +101,7 @@ impl Ledger {
         self.unsaid(key);
         self.sent.add(key, uid, hash);
         self.in_flight += usize::from(!answered);
-        let told = Told {
-            uid: uid.clone(),
-            hash,
-            in_flight: !answered,
-        };
+        let told = Told { uid: uid.clone(), hash, in_flight: !answered };
         self.told.insert(key.clone(), told);
     }
 

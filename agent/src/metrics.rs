@@ -40,22 +40,10 @@ impl Metrics {
         let mut registry = Registry::with_prefix("k3k_expose_agent");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of this build", build);
-        registry.register(
-            "session_up",
-            "Whether a session with host-api is open",
-            session_up.clone(),
-        );
-        registry.register(
-            "services",
-            "Services of the virtual cluster by what became of them",
-            services.clone(),
-        );
+        registry.register("session_up", "Whether a session with host-api is open", session_up.clone());
+        registry.register("services", "Services of the virtual cluster by what became of them", services.clone());
         registry.register("sessions", "Sessions by how they ended", sessions.clone());
-        registry.register(
-            "stream_bytes",
-            "Bytes of lines in sessions, without what TLS and HTTP add",
-            bytes.clone(),
-        );
+        registry.register("stream_bytes", "Bytes of lines in sessions, without what TLS and HTTP add", bytes.clone());
         registry.register(
             "watch_restarts",
             "Watches on the virtual cluster begun anew after an error",
@@ -131,18 +119,9 @@ mod tests {
         metrics.sent().inc_by(7);
         metrics.count_watch_restart();
         metrics.set_session_up(true);
-        let text = metrics
-            .text(Counts {
-                applied: 3,
-                ..Counts::default()
-            })
-            .unwrap();
+        let text = metrics.text(Counts { applied: 3, ..Counts::default() }).unwrap();
         for line in [
-            concat!(
-                "k3k_expose_agent_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"} 1"
-            ),
+            concat!("k3k_expose_agent_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "k3k_expose_agent_session_up 1",
             "k3k_expose_agent_services{outcome=\"applied\"} 3",
             "k3k_expose_agent_services{outcome=\"pending\"} 0",

@@ -134,28 +134,16 @@ impl Outbox {
                 // Outside of count and root, so host-api must no longer count an earlier state of it.
                 self.remove(&key);
                 let known = self.refused.insert(key.clone(), (uid.clone(), why));
-                (known != Some((uid, why))).then(|| Refusal {
-                    key,
-                    reason: "NotCarried",
-                    message: why.to_owned(),
-                })
+                (known != Some((uid, why))).then(|| Refusal { key, reason: "NotCarried", message: why.to_owned() })
             }
         }
     }
 
     /// Takes in a complete list of one virtual cluster, and gives the refusals that are new.
     pub fn replace(&mut self, virtual_cluster: &Uid, listed: Vec<Change>) -> Vec<Refusal> {
-        let is_other = self
-            .virtual_cluster
-            .as_ref()
-            .is_some_and(|known| known != virtual_cluster);
+        let is_other = self.virtual_cluster.as_ref().is_some_and(|known| known != virtual_cluster);
         let present: BTreeSet<Key> = listed.iter().map(|change| change.key().clone()).collect();
-        let vanished: Vec<Key> = self
-            .entries
-            .keys()
-            .filter(|key| !present.contains(key))
-            .cloned()
-            .collect();
+        let vanished: Vec<Key> = self.entries.keys().filter(|key| !present.contains(key)).cloned().collect();
         if is_other || !vanished.is_empty() {
             self.break_sessions();
         }
@@ -193,12 +181,7 @@ impl Outbox {
         }
         self.note_before(key);
         self.wanted.add(key, &uid, object.hash());
-        let entry = Entry {
-            uid,
-            object,
-            seen,
-            verdict,
-        };
+        let entry = Entry { uid, object, seen, verdict };
         if let Some(ledger) = &mut self.session {
             ledger.put_later(key, entry.is_answered());
         }
@@ -221,10 +204,7 @@ impl Outbox {
     fn note_before(&mut self, key: &Key) {
         if let Some(offer) = &mut self.offer {
             let entry = self.entries.get(key);
-            offer
-                .before
-                .entry(key.clone())
-                .or_insert_with(|| entry.map(Entry::told));
+            offer.before.entry(key.clone()).or_insert_with(|| entry.map(Entry::told));
         }
     }
 

@@ -33,10 +33,7 @@ pub enum Change {
 impl Packed {
     fn new(service: &Service) -> Option<Self> {
         let json = serde_json::to_vec(service).ok()?;
-        (json.len() + ENVELOPE <= LINE_BYTES).then(|| Self {
-            hash: Hash::of(service),
-            json: json.into_boxed_slice(),
-        })
+        (json.len() + ENVELOPE <= LINE_BYTES).then(|| Self { hash: Hash::of(service), json: json.into_boxed_slice() })
     }
 
     pub(crate) const fn hash(&self) -> Hash {

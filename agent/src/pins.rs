@@ -90,12 +90,7 @@ mod tests {
 
     #[test]
     fn fields_of_another_shape_pin_nothing() {
-        for fields in [
-            json!(null),
-            json!([]),
-            json!({"f:spec": 1}),
-            json!({"f:spec": {"f:ports": []}}),
-        ] {
+        for fields in [json!(null), json!([]), json!({"f:spec": 1}), json!({"f:spec": {"f:ports": []}})] {
             assert_eq!(pins(&[fields]), Pins::default());
         }
     }

@@ -43,11 +43,7 @@ impl Problem {
         Self {
             status,
             reason: or_dash(&details.reason),
-            detail: or_dash(if details.detail.is_empty() {
-                &details.title
-            } else {
-                &details.detail
-            }),
+            detail: or_dash(if details.detail.is_empty() { &details.title } else { &details.detail }),
             failure: match status {
                 401 | 403 | 426 => Failure::Identity,
                 _ => Failure::Busy(asked.map(Duration::from_secs)),

@@ -62,11 +62,7 @@ pub fn project(service: &v1::Service, admitted: &BTreeSet<String>) -> Projected 
         return Projected::Gone { key, uid };
     }
     match fields(service, admitted) {
-        Ok(service) => Projected::Wanted {
-            key,
-            uid,
-            service: Box::new(service),
-        },
+        Ok(service) => Projected::Wanted { key, uid, service: Box::new(service) },
         Err(why) => Projected::Refused { key, uid, why },
     }
 }
@@ -117,13 +113,11 @@ fn fields(service: &v1::Service, admitted: &BTreeSet<String>) -> Result<Service,
     projected.health_check_node_port_pinned = pins.health_check_node_port && projected.health_check_node_port.is_some();
     projected.load_balancer_class = word(spec.load_balancer_class.as_ref());
     projected.load_balancer_source_ranges = spec.load_balancer_source_ranges.clone().unwrap_or_default();
-    projected.load_balancer_ip = word(spec.load_balancer_ip.as_ref())
-        .map(|ip| address(&ip, "loadBalancerIP is no address"))
-        .transpose()?;
+    projected.load_balancer_ip =
+        word(spec.load_balancer_ip.as_ref()).map(|ip| address(&ip, "loadBalancerIP is no address")).transpose()?;
     projected.allocate_load_balancer_node_ports = spec.allocate_load_balancer_node_ports;
-    projected.external_ips = each(spec.external_ips.as_ref(), |ip| {
-        address(ip, "externalIPs has an entry that is no address")
-    })?;
+    projected.external_ips =
+        each(spec.external_ips.as_ref(), |ip| address(ip, "externalIPs has an entry that is no address"))?;
     projected.annotations = labels::annotations(service.metadata.annotations.as_ref(), admitted);
     Ok(projected)
 }
@@ -148,10 +142,8 @@ fn cluster_ips(spec: &ServiceSpec) -> Result<ClusterIps, &'static str> {
     if words == ["None"] {
         return Ok(ClusterIps::Headless);
     }
-    let parsed: Result<_, _> = words
-        .iter()
-        .map(|ip| address(ip, "clusterIPs has an entry that is no address"))
-        .collect();
+    let parsed: Result<_, _> =
+        words.iter().map(|ip| address(ip, "clusterIPs has an entry that is no address")).collect();
     parsed.map(ClusterIps::Addresses)
 }
 
@@ -208,9 +200,7 @@ fn session_affinity(spec: &ServiceSpec) -> Result<SessionAffinity, &'static str>
             let config = spec.session_affinity_config.as_ref();
             let seconds = config.and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
             let seconds = seconds.map(u32::try_from).transpose();
-            seconds
-                .map(SessionAffinity::ClientIp)
-                .map_err(|_| "sessionAffinityConfig has a negative time-out")
+            seconds.map(SessionAffinity::ClientIp).map_err(|_| "sessionAffinityConfig has a negative time-out")
         }
         Some(_) => Err("sessionAffinity is unknown"),
     }

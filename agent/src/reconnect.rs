@@ -46,15 +46,8 @@ impl Backoff {
     /// From `first` doubling to `longest`.
     #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
-        let builder = ExponentialBuilder::new()
-            .with_min_delay(first)
-            .with_max_delay(longest)
-            .without_max_times();
-        Self {
-            builder,
-            ceilings: builder.build(),
-            longest,
-        }
+        let builder = ExponentialBuilder::new().with_min_delay(first).with_max_delay(longest).without_max_times();
+        Self { builder, ceilings: builder.build(), longest }
     }
 
     /// For connections and watches: 0.2 s doubling to 3 s.

@@ -97,9 +97,9 @@ impl Session {
             (None, FromHost::Welcome(welcome)) => self.open(outbox, welcome),
             (None, _) => Heard::Over(Over::Malformed("a line before the welcome".to_owned())),
             (Some(_), FromHost::Welcome(_)) => Heard::Over(Over::Malformed("a second welcome".to_owned())),
-            (Some(generation), FromHost::Answer(answer)) => outbox
-                .answer(generation, *answer)
-                .map_or(Heard::Nothing, Heard::Refused),
+            (Some(generation), FromHost::Answer(answer)) => {
+                outbox.answer(generation, *answer).map_or(Heard::Nothing, Heard::Refused)
+            }
             (Some(generation), FromHost::Want(want)) => {
                 outbox.want(generation, &want);
                 Heard::Nothing
@@ -216,10 +216,7 @@ mod tests {
             session: Uid::parse("s").unwrap(),
             epoch: Uid::parse("e").unwrap(),
             role: Role::Active,
-            limits: Limits {
-                in_flight: 4,
-                annotations: annotations.iter().map(|key| (*key).to_owned()).collect(),
-            },
+            limits: Limits { in_flight: 4, annotations: annotations.iter().map(|key| (*key).to_owned()).collect() },
             resume: Resume::Snapshot,
             ends_in_s: 60,
             warnings: Vec::new(),
@@ -273,11 +270,7 @@ mod tests {
     #[test]
     fn a_bye_says_how_soon_to_come_back() {
         let bye = |reason, retry_after_s| {
-            let bye = Bye {
-                reason,
-                message: String::new(),
-                retry_after_s,
-            };
+            let bye = Bye { reason, message: String::new(), retry_after_s };
             match Session::default().hear(&mut listed(), FromHost::Bye(bye)) {
                 Heard::Over(over) => over.failure(),
                 other => panic!("{other:?}"),

@@ -59,9 +59,7 @@ impl Why {
     /// Host-api lets a successor take over before that one has heard its welcome.
     fn beside_a_successor(self) -> Self {
         match self {
-            Self::Over(Over::Bye {
-                reason: "superseded", ..
-            }) => Self::Over(Over::TakenOver),
+            Self::Over(Over::Bye { reason: "superseded", .. }) => Self::Over(Over::TakenOver),
             other => other,
         }
     }
@@ -93,12 +91,7 @@ impl Why {
 
 impl<'a> Sessions<'a> {
     pub(crate) fn new(agent: &'a Agent, config: &'a Config, stop: &'a CancellationToken) -> Self {
-        Self {
-            agent,
-            config,
-            stop,
-            renew_at: watch::Sender::new(None),
-        }
+        Self { agent, config, stop, renew_at: watch::Sender::new(None) }
     }
 
     /// Runs until the stop signal, and ends the session cleanly then.
@@ -237,9 +230,7 @@ impl<'a> Sessions<'a> {
 
     async fn token_changed(&self, refused: Option<SecretString>) {
         let is_same = |token: &SecretString| {
-            refused
-                .as_ref()
-                .is_some_and(|refused| refused.expose_secret() == token.expose_secret())
+            refused.as_ref().is_some_and(|refused| refused.expose_secret() == token.expose_secret())
         };
         loop {
             sleep(TOKEN_POLL).await;

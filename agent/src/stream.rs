@@ -55,10 +55,7 @@ where
         stalled_at: None,
     };
     let over = running.converse(link, stop).await;
-    let open_for = running
-        .opened_at
-        .map(|opened_at| opened_at.elapsed())
-        .unwrap_or_default();
+    let open_for = running.opened_at.map(|opened_at| opened_at.elapsed()).unwrap_or_default();
     let Some(generation) = running.session.generation() else {
         return (over, open_for);
     };
@@ -135,16 +132,8 @@ impl Running<'_> {
                     let (key, reason, message) = (&refusal.key, refusal.reason, quote(&refusal.message));
                     tracing::info!(%key, reason, message, "service refused by host-api");
                 }
-                Heard::Over(Over::Bye {
-                    reason,
-                    message,
-                    failure,
-                }) => {
-                    return Some(Over::Bye {
-                        reason,
-                        message: quote(&message),
-                        failure,
-                    });
+                Heard::Over(Over::Bye { reason, message, failure }) => {
+                    return Some(Over::Bye { reason, message: quote(&message), failure });
                 }
                 Heard::Over(over) => return Some(over),
             }
@@ -171,10 +160,7 @@ impl Running<'_> {
         if self.beat_is_due() {
             self.beat_at = Instant::now() + beat_period();
             let ready = self.agent.health().watch.is_ok();
-            append(
-                &mut chunk,
-                self.agent.read(|outbox| self.session.beat(outbox, ready)).as_ref(),
-            );
+            append(&mut chunk, self.agent.read(|outbox| self.session.beat(outbox, ready)).as_ref());
         }
         self.agent.take(|outbox| {
             while chunk.len() < CHUNK {

@@ -84,23 +84,13 @@ impl WatchError {
 
 impl From<kube::core::Status> for WatchError {
     fn from(status: kube::core::Status) -> Self {
-        if status.code == 410 {
-            Self::Expired
-        } else {
-            Self::Api(kube::Error::Api(status.boxed()))
-        }
+        if status.code == 410 { Self::Expired } else { Self::Api(kube::Error::Api(status.boxed())) }
     }
 }
 
 impl<'a> Watch<'a> {
     pub(crate) fn new(agent: &'a Agent, account: &'a Account, client: kube::Client) -> Self {
-        Self {
-            agent,
-            account,
-            services: Api::all(client.clone()),
-            namespaces: Api::all(client),
-            streaming: true,
-        }
+        Self { agent, account, services: Api::all(client.clone()), namespaces: Api::all(client), streaming: true }
     }
 
     /// Watches for as long as it is polled.
@@ -263,9 +253,7 @@ impl<'a> Watch<'a> {
     async fn page_list(&self, take: &mut impl FnMut(&Service)) -> Result<String, WatchError> {
         let mut params = ListParams::default().limit(PAGE);
         loop {
-            let page = timeout(READ, self.services.list(&params))
-                .await
-                .map_err(|_| WatchError::Late)??;
+            let page = timeout(READ, self.services.list(&params)).await.map_err(|_| WatchError::Late)??;
             page.items.iter().for_each(&mut *take);
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
@@ -275,21 +263,14 @@ impl<'a> Watch<'a> {
     }
 
     async fn open(&self, version: &str, initial: bool) -> Result<Events, WatchError> {
-        let params = WatchParams {
-            send_initial_events: initial,
-            ..WatchParams::default().timeout(WATCH_SECONDS)
-        };
-        let events = timeout(READ, self.services.watch(&params, version))
-            .await
-            .map_err(|_| WatchError::Late)??;
+        let params = WatchParams { send_initial_events: initial, ..WatchParams::default().timeout(WATCH_SECONDS) };
+        let events = timeout(READ, self.services.watch(&params, version)).await.map_err(|_| WatchError::Late)??;
         Ok(events.boxed())
     }
 
     /// The UID that tells this virtual cluster from any other.
     async fn cluster(&self) -> Result<Uid, WatchError> {
-        let namespace = timeout(READ, self.namespaces.get("kube-system"))
-            .await
-            .map_err(|_| WatchError::Late)??;
+        let namespace = timeout(READ, self.namespaces.get("kube-system")).await.map_err(|_| WatchError::Late)??;
         let uid = namespace.metadata.uid.ok_or(WatchError::NoUid)?;
         Uid::parse(&uid).map_err(|_| WatchError::NoUid)
     }

@@ -49,11 +49,7 @@ async fn readyz(State(admin): State<Admin>, query: RawQuery) -> Response {
 async fn syncz(State(admin): State<Admin>, query: RawQuery) -> Response {
     let queued = admin.hub.with(|registry, _| registry.census().queued);
     let mut checks = watched(&admin);
-    let idle = if queued == 0 {
-        Ok(())
-    } else {
-        Err(format!("{queued} Services wait to be written"))
-    };
+    let idle = if queued == 0 { Ok(()) } else { Err(format!("{queued} Services wait to be written")) };
     checks.push(("writer", idle));
     answer("syncz", &checks, query)
 }
@@ -68,11 +64,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 
 fn watched(admin: &Admin) -> Vec<Check> {
     let check = |watch: &Ready| {
-        let up = if watch.is_up() {
-            Ok(())
-        } else {
-            Err("not listed yet".to_owned())
-        };
+        let up = if watch.is_up() { Ok(()) } else { Err("not listed yet".to_owned()) };
         (watch.name(), up)
     };
     admin.watches.iter().map(check).collect()
@@ -80,10 +72,6 @@ fn watched(admin: &Admin) -> Vec<Check> {
 
 fn answer(name: &str, checks: &[Check], RawQuery(query): RawQuery) -> Response {
     let report = probe::report(name, checks, query.as_deref());
-    let status = if report.passed {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if report.passed { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, report.text).into_response()
 }

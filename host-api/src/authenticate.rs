@@ -59,14 +59,10 @@ pub async fn authenticate(client: &Client, token: &SecretString, now: u64) -> Re
         Ok(Ok(review)) => review.status.unwrap_or_default(),
         Ok(Err(error)) => {
             warn!(error = causes(&error), "a token could not be reviewed");
-            return Err(Problem::NotReady(
-                "the host's API server cannot judge the token now".to_owned(),
-            ));
+            return Err(Problem::NotReady("the host's API server cannot judge the token now".to_owned()));
         }
         Err(_) => {
-            return Err(Problem::NotReady(
-                "the host's API server did not judge the token in time".to_owned(),
-            ));
+            return Err(Problem::NotReady("the host's API server did not judge the token in time".to_owned()));
         }
     };
     judge(reviewed, payload(token).unwrap_or_default(), now)
@@ -100,13 +96,8 @@ fn judge(status: TokenReviewStatus, payload: Payload, now: u64) -> Result<Caller
         });
     }
     let user = status.user.unwrap_or_default();
-    let account = user
-        .username
-        .as_deref()
-        .and_then(|name| name.strip_prefix("system:serviceaccount:"));
-    let namespace = account
-        .and_then(|account| account.split_once(':'))
-        .map(|(namespace, _)| namespace.to_owned());
+    let account = user.username.as_deref().and_then(|name| name.strip_prefix("system:serviceaccount:"));
+    let namespace = account.and_then(|account| account.split_once(':')).map(|(namespace, _)| namespace.to_owned());
     let extra = user.extra.unwrap_or_default();
     let one = |key: &str| match extra.get(key).map(Vec::as_slice) {
         Some([value]) => Some(value.clone()),
@@ -178,37 +169,23 @@ mod tests {
     #[test]
     fn a_bound_token_names_its_pod() {
         let caller = of(status(|_| {}), &json!({"exp": 2_000, "aud": [AUDIENCE]})).unwrap();
-        assert_eq!(
-            (caller.namespace.as_str(), caller.pod.as_str(), caller.expires),
-            ("ns", "p", 2_000)
-        );
+        assert_eq!((caller.namespace.as_str(), caller.pod.as_str(), caller.expires), ("ns", "p", 2_000));
     }
 
     #[test]
     fn a_refusal_is_worded_by_the_payload() {
         let refused = || status(|status| status["authenticated"] = json!(false));
-        assert_eq!(
-            of(refused(), &json!({"exp": 999, "aud": "other"})),
-            Err(Problem::TokenExpired)
-        );
-        assert_eq!(
-            of(refused(), &json!({"exp": 2_000, "aud": "other"})),
-            Err(Problem::WrongAudience)
-        );
-        assert_eq!(
-            of(refused(), &json!({"exp": 2_000, "aud": [AUDIENCE]})),
-            Err(Problem::TokenRejected)
-        );
+        assert_eq!(of(refused(), &json!({"exp": 999, "aud": "other"})), Err(Problem::TokenExpired));
+        assert_eq!(of(refused(), &json!({"exp": 2_000, "aud": "other"})), Err(Problem::WrongAudience));
+        assert_eq!(of(refused(), &json!({"exp": 2_000, "aud": [AUDIENCE]})), Err(Problem::TokenRejected));
         assert_eq!(of(refused(), &json!({})), Err(Problem::TokenRejected));
     }
 
     #[test]
     fn the_expiry_may_be_written_as_any_number() {
-        for (exp, expected) in [
-            (json!(1_795_384_000), 1_795_384_000),
-            (json!(1.795_384e9), 1_795_384_000),
-            (json!(-1), 0),
-        ] {
+        for (exp, expected) in
+            [(json!(1_795_384_000), 1_795_384_000), (json!(1.795_384e9), 1_795_384_000), (json!(-1), 0)]
+        {
             assert_eq!(super::payload(&token(&json!({"exp": exp}))).unwrap().exp, expected);
         }
     }
@@ -217,13 +194,7 @@ mod tests {
     fn the_payload_alone_opens_nothing() {
         let good = json!({"exp": 2_000, "aud": [AUDIENCE]});
         assert!(of(status(|status| status["authenticated"] = json!(false)), &good).is_err());
-        assert!(
-            of(
-                status(|status| status["audiences"] = json!(["https://kubernetes"])),
-                &good
-            )
-            .is_err()
-        );
+        assert!(of(status(|status| status["audiences"] = json!(["https://kubernetes"])), &good).is_err());
         assert!(of(status(|status| status["user"]["extra"] = json!({})), &good).is_err());
         assert!(of(status(|status| status["user"]["username"] = json!("admin")), &good).is_err());
     }

@@ -88,11 +88,7 @@ impl ClusterState {
 
 impl From<&Cluster> for ClusterState {
     fn from(cluster: &Cluster) -> Self {
-        let allowed = cluster
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|annotations| annotations.get(ALLOW_MASS_DELETE));
+        let allowed = cluster.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ALLOW_MASS_DELETE));
         let revision = cluster.metadata.resource_version.as_deref();
         Self {
             revision: revision.and_then(|revision| revision.parse().ok()).unwrap_or_default(),

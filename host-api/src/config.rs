@@ -15,12 +15,7 @@ use k3k_expose_process::options::{self, Mistakes, OptionRow};
 #[command(name = "k3k-expose-host-api", version)]
 pub struct Raw {
     /// Address and port of sessions: a port from 1 to 65535
-    #[arg(
-        long,
-        env = "K3K_EXPOSE_LISTEN_ADDRESS",
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:8443"
-    )]
+    #[arg(long, env = "K3K_EXPOSE_LISTEN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     listen_address: String,
     /// PEM file of the certificate that agents see, with its chain. Required
     #[arg(long, env = "K3K_EXPOSE_TLS_CERT_FILE", value_name = "PATH")]
@@ -32,12 +27,7 @@ pub struct Raw {
     #[arg(long, env = "K3K_EXPOSE_KUBECONFIG", value_name = "PATH")]
     kubeconfig: Option<String>,
     /// Address and port of probes and metrics: a port from 1 to 65535
-    #[arg(
-        long,
-        env = "K3K_EXPOSE_ADMIN_ADDRESS",
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:9464"
-    )]
+    #[arg(long, env = "K3K_EXPOSE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9464")]
     admin_address: String,
     /// What is logged: error, warn, info, debug, trace or off, also by module, separated by commas
     #[arg(long, env = "K3K_EXPOSE_LOG", value_name = "LEVELS", default_value = "info")]
@@ -147,10 +137,7 @@ mod tests {
         .unwrap_err();
         assert_eq!(invalid.0.len(), options().len());
         for (mistake, option) in invalid.0.iter().zip(options()) {
-            assert!(
-                mistake.starts_with(&format!("{} ({}) ", option.env, option.flag)),
-                "{mistake}"
-            );
+            assert!(mistake.starts_with(&format!("{} ({}) ", option.env, option.flag)), "{mistake}");
         }
     }
 }

@@ -27,19 +27,17 @@ impl Guard<'_> {
     #[must_use]
     pub fn may_delete(&self, twin: &Twin) -> bool {
         let through = self.let_through == Some(self.virtual_cluster);
-        let home = twin
-            .marks
-            .virtual_cluster
-            .as_ref()
-            .is_none_or(|home| home == self.virtual_cluster);
+        let home = twin.marks.virtual_cluster.as_ref().is_none_or(|home| home == self.virtual_cluster);
         self.complete && (through || home && !self.emptied) && (twin.marks.ours || self.adopted)
     }
 }
 
 /// Whether a complete snapshot looks like that of a virtual cluster which lost its data.
+///
+/// `before` is the last judgment: a first new object does not make what else is missing any more believable.
 #[must_use]
-pub const fn emptied(snapshot: u64, standing: usize) -> bool {
-    snapshot == 0 && standing > STANDING
+pub const fn emptied(before: bool, snapshot: u64, standing: usize, unwanted: usize) -> bool {
+    snapshot == 0 && standing > STANDING || before && unwanted > STANDING
 }
 
 #[cfg(test)]
@@ -80,60 +78,17 @@ mod tests {
     #[test]
     fn deletions_need_a_complete_snapshot_of_the_right_cluster() {
         let (cluster, other) = (uid("vc"), uid("other"));
-        let guard = Guard {
-            complete: true,
-            emptied: false,
-            virtual_cluster: &cluster,
-            let_through: None,
-            adopted: false,
-        };
+        let guard =
+            Guard { complete: true, emptied: false, virtual_cluster: &cluster, let_through: None, adopted: false };
         let table = [
             (guard, twin(true, Some("vc")), true),
-            (
-                Guard {
-                    complete: false,
-                    ..guard
-                },
-                twin(true, Some("vc")),
-                false,
-            ),
+            (Guard { complete: false, ..guard }, twin(true, Some("vc")), false),
             (Guard { emptied: true, ..guard }, twin(true, Some("vc")), false),
-            (
-                Guard {
-                    emptied: true,
-                    let_through: Some(&cluster),
-                    ..guard
-                },
-                twin(true, Some("vc")),
-                true,
-            ),
-            (
-                Guard {
-                    emptied: true,
-                    let_through: Some(&other),
-                    ..guard
-                },
-                twin(true, Some("vc")),
-                false,
-            ),
+            (Guard { emptied: true, let_through: Some(&cluster), ..guard }, twin(true, Some("vc")), true),
+            (Guard { emptied: true, let_through: Some(&other), ..guard }, twin(true, Some("vc")), false),
             (guard, twin(true, Some("other")), false),
-            (
-                Guard {
-                    let_through: Some(&cluster),
-                    ..guard
-                },
-                twin(true, Some("other")),
-                true,
-            ),
-            (
-                Guard {
-                    complete: false,
-                    let_through: Some(&cluster),
-                    ..guard
-                },
-                twin(true, Some("vc")),
-                false,
-            ),
+            (Guard { let_through: Some(&cluster), ..guard }, twin(true, Some("other")), true),
+            (Guard { complete: false, let_through: Some(&cluster), ..guard }, twin(true, Some("vc")), false),
             (guard, twin(false, None), false),
             (Guard { adopted: true, ..guard }, twin(false, None), true),
         ];
@@ -144,6 +99,7 @@ mod tests {
 
     #[test]
     fn an_empty_snapshot_is_believed_up_to_ten_twins() {
-        assert!(!emptied(0, 10) && emptied(0, 11) && !emptied(1, 1_000));
+        assert!(!emptied(false, 0, 10, 10) && emptied(false, 0, 11, 11) && !emptied(false, 1, 1_000, 999));
+        assert!(emptied(true, 1, 1_000, 999) && !emptied(true, 990, 1_000, 10), "until nearly all is back");
     }
 }

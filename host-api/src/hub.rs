@@ -38,19 +38,8 @@ impl Hub {
     #[must_use]
     pub fn new(epoch: Uid) -> (Self, mpsc::Receiver<Notice>) {
         let (notices, published) = mpsc::channel(NOTICES);
-        let state = State {
-            registry: Registry::new(epoch, fastrand::u64(..)),
-            wakers: HashMap::new(),
-        };
-        (
-            Self {
-                state: Mutex::new(state),
-                started: Instant::now(),
-                work: Notify::new(),
-                notices,
-            },
-            published,
-        )
+        let state = State { registry: Registry::new(epoch, fastrand::u64(..)), wakers: HashMap::new() };
+        (Self { state: Mutex::new(state), started: Instant::now(), work: Notify::new(), notices }, published)
     }
 
     /// Runs one step on the registry at the present time, and wakes whoever has something to do after it.
@@ -103,10 +92,6 @@ impl Hub {
     /// Closes a session.
     pub fn close(&self, session: SessionId) {
         self.with(|registry, _| registry.close(session));
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .wakers
-            .remove(&session);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).wakers.remove(&session);
     }
 }

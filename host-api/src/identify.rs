@@ -54,14 +54,8 @@ pub async fn identify(client: &Client, caller: &Caller) -> Result<Identity, Refu
     let OwnerReference { name, .. } = tenant::cluster_of(pod, set.as_ref())?;
     let cluster: Option<Cluster> = get(client, namespace, name).await?;
     let tenant = tenant::tenant_of(pod, set.as_ref(), cluster.as_ref()).map_err(|refusal| {
-        let notice = cluster
-            .as_ref()
-            .filter(|_| matches!(refusal, NotATenant::UnsupportedMode(_)))
-            .and_then(notice);
-        Refused {
-            notice,
-            ..Refused::from(refusal)
-        }
+        let notice = cluster.as_ref().filter(|_| matches!(refusal, NotATenant::UnsupportedMode(_))).and_then(notice);
+        Refused { notice, ..Refused::from(refusal) }
     })?;
     let pod = Uid::parse(&caller.pod_uid).map_err(|_| NotATenant::PodGone)?;
     let state = cluster.as_ref().map(ClusterState::from).ok_or(NotATenant::PodGone)?;

@@ -110,11 +110,7 @@ impl Ledger {
     pub fn reset(&mut self, virtual_cluster: Uid, projection: u32) {
         let takeovers = std::mem::take(&mut self.takeovers);
         let session = self.session;
-        *self = Self {
-            session,
-            takeovers,
-            ..Self::new(self.tenant.clone(), virtual_cluster, projection)
-        };
+        *self = Self { session, takeovers, ..Self::new(self.tenant.clone(), virtual_cluster, projection) };
     }
 
     /// Count and root of everything wanted.
@@ -141,13 +137,7 @@ impl Ledger {
 
     /// Takes in an object.
     pub fn put(&mut self, put: Put, phase: &mut Phase) -> Said {
-        let Put {
-            key,
-            uid,
-            hash,
-            object: Object::Service(service),
-            ..
-        } = put;
+        let Put { key, uid, hash, object: Object::Service(service), .. } = put;
         let (number, said) = match phase {
             Phase::Snapshot { number, said } => (*number, Some(said)),
             Phase::Changes => (0, None),
@@ -163,23 +153,10 @@ impl Ledger {
             }
             said.add(&key, &uid, hash);
         }
-        let same = old
-            .as_ref()
-            .is_some_and(|old| old.uid == uid && old.hash == hash && old.stands(Reason::Applied));
-        let (answer, contest, blocker) = old
-            .map(|old| (old.answer, old.contest, old.blocker))
-            .unwrap_or_default();
+        let same = old.as_ref().is_some_and(|old| old.uid == uid && old.hash == hash && old.stands(Reason::Applied));
+        let (answer, contest, blocker) = old.map(|old| (old.answer, old.contest, old.blocker)).unwrap_or_default();
         let object = (!same).then_some(service);
-        let record = Record {
-            uid,
-            hash,
-            object,
-            answer,
-            stale: false,
-            contest,
-            blocker,
-            said_in: number,
-        };
+        let record = Record { uid, hash, object, answer, stale: false, contest, blocker, said_in: number };
         self.records.insert(key, record);
         if same { Said::Known } else { Said::New }
     }
@@ -201,10 +178,7 @@ impl Ledger {
         let unsaid = self.records.iter().filter(|(_, record)| record.said_in != number);
         let unsaid: Vec<Key> = unsaid.map(|(key, _)| key.clone()).collect();
         self.complete = true;
-        unsaid
-            .into_iter()
-            .filter_map(|key| self.forget(&key).map(|record| (key, record)))
-            .collect()
+        unsaid.into_iter().filter_map(|key| self.forget(&key).map(|record| (key, record))).collect()
     }
 
     /// Replaces the answer of a key. Its object is not needed any more.
@@ -272,13 +246,7 @@ mod tests {
         let mut service = Service::new(ServiceType::ClusterIP);
         service.traffic_distribution = Some(content.to_owned());
         let hash = Hash::of(&service);
-        Put {
-            key: key(name),
-            uid: uid(id),
-            hash,
-            seen: 0,
-            object: Object::Service(Box::new(service)),
-        }
+        Put { key: key(name), uid: uid(id), hash, seen: 0, object: Object::Service(Box::new(service)) }
     }
 
     fn ledger() -> Ledger {
@@ -286,32 +254,19 @@ mod tests {
     }
 
     fn settle(ledger: &mut Ledger, name: &str, version: u64, reason: Reason) {
-        ledger.answer(&key(name), version, |record| {
-            answer(&key(name), record, version, reason, "", None)
-        });
+        ledger.answer(&key(name), version, |record| answer(&key(name), record, version, reason, "", None));
     }
 
     #[test]
     fn a_snapshot_adds_up_whatever_is_said_twice_or_taken_back() {
         let mut ledger = ledger();
         ledger.put(put("old", "1", "x"), &mut Phase::Changes);
-        let mut phase = Phase::Snapshot {
-            number: 1,
-            said: Tally::default(),
-        };
-        for said in [
-            put("a", "1", "x"),
-            put("b", "2", "x"),
-            put("a", "1", "y"),
-            put("c", "3", "x"),
-        ] {
+        let mut phase = Phase::Snapshot { number: 1, said: Tally::default() };
+        for said in [put("a", "1", "x"), put("b", "2", "x"), put("a", "1", "y"), put("c", "3", "x")] {
             ledger.put(said, &mut phase);
         }
         assert!(ledger.delete(&key("c"), &uid("3"), &mut phase).is_some());
-        assert!(
-            ledger.delete(&key("old"), &uid("1"), &mut phase).is_some(),
-            "not said in this snapshot"
-        );
+        assert!(ledger.delete(&key("old"), &uid("1"), &mut phase).is_some(), "not said in this snapshot");
         ledger.put(put("old", "1", "x"), &mut Phase::Changes);
         let Phase::Snapshot { said, .. } = phase else { panic!() };
         let mut expected = Tally::default();

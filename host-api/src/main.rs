@@ -11,9 +11,7 @@ async fn main() -> ExitCode {
     let config = match config::read() {
         Ok(config) => config,
         Err(invalid) => {
-            log::complain(&format!(
-                "k3k-expose-host-api: {invalid}\nsee k3k-expose-host-api --help"
-            ));
+            log::complain(&format!("k3k-expose-host-api: {invalid}\nsee k3k-expose-host-api --help"));
             return ExitCode::from(2);
         }
     };

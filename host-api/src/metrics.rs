@@ -52,11 +52,7 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("k3k_expose_host_api");
-        registry.register(
-            "build",
-            "Version of this build",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        registry.register("build", "Version of this build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let metrics = Self {
             sessions: Gauge::default(),
             objects: Family::default(),
@@ -69,41 +65,19 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("sessions", "Open sessions", metrics.sessions.clone());
-        registry.register(
-            "services",
-            "Services of all tenants by the reason of their answer",
-            metrics.objects.clone(),
-        );
-        registry.register(
-            "queued",
-            "Services that wait to be written or are being written",
-            metrics.queued.clone(),
-        );
+        registry.register("services", "Services of all tenants by the reason of their answer", metrics.objects.clone());
+        registry.register("queued", "Services that wait to be written or are being written", metrics.queued.clone());
         registry.register("sessions_opened", "Sessions opened", metrics.opened.clone());
         registry.register("sessions_ended", "Sessions ended by reason", metrics.ended.clone());
-        registry.register(
-            "sessions_refused",
-            "Sessions refused by reason",
-            metrics.refused.clone(),
-        );
-        registry.register(
-            "calls",
-            "Calls to the host's API server by verb and result",
-            metrics.calls.clone(),
-        );
-        registry.register(
-            "notices",
-            "Warnings given to the platform team by reason",
-            metrics.notices.clone(),
-        );
+        registry.register("sessions_refused", "Sessions refused by reason", metrics.refused.clone());
+        registry.register("calls", "Calls to the host's API server by verb and result", metrics.calls.clone());
+        registry.register("notices", "Warnings given to the platform team by reason", metrics.notices.clone());
         Self { registry, ..metrics }
     }
 
     /// Counts a call, and what became of it.
     pub fn write(&self, verb: Verb, refusal: Option<Refusal>) {
-        self.calls
-            .get_or_create(&[("verb", verb.word()), ("result", refusal.map_or("ok", word))])
-            .inc();
+        self.calls.get_or_create(&[("verb", verb.word()), ("result", refusal.map_or("ok", word))]).inc();
     }
 
     /// Counts an opened session.

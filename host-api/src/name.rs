@@ -35,18 +35,12 @@ fn cut(parts: &[&str]) -> String {
     if full.len() < WHOLE {
         return full;
     }
-    let digest = Sha256::digest(&full)
-        .iter()
-        .take(3)
-        .fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
+    let digest = Sha256::digest(&full).iter().take(3).fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
     // Kubernetes names are ASCII, so every byte is a character; other texts never reach this rule.
-    let ends_well = full
-        .as_bytes()
-        .get(CUT - 1)
-        .is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let ends_well = full.as_bytes().get(CUT - 1).is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let (kept, digits) = if ends_well { (CUT, 5) } else { (CUT - 1, 6) };
     let head: String = full.chars().take(kept).collect();
     let hash: String = digest.chars().take(digits).collect();
@@ -82,10 +76,7 @@ mod tests {
     #[test]
     fn two_objects_can_be_made_to_share_a_name() {
         let name = |tail: &str| format!("{}{tail}", "a".repeat(57));
-        assert_eq!(
-            twin(&name("00040b"), "default", "mycluster"),
-            twin(&name("000736"), "default", "mycluster")
-        );
+        assert_eq!(twin(&name("00040b"), "default", "mycluster"), twin(&name("000736"), "default", "mycluster"));
     }
 
     #[test]

@@ -30,13 +30,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self {
-            limit: FIRST,
-            climbing: true,
-            since: None,
-            done: 0,
-            rate: 0.0,
-        }
+        Self { limit: FIRST, climbing: true, since: None, done: 0, rate: 0.0 }
     }
 }
 
@@ -120,11 +114,7 @@ mod tests {
 
     #[test]
     fn it_keeps_its_bounds() {
-        assert!(
-            run(|limit| 100.0 * limit as f64, 60)
-                .into_iter()
-                .all(|limit| limit <= MOST)
-        );
+        assert!(run(|limit| 100.0 * limit as f64, 60).into_iter().all(|limit| limit <= MOST));
         let mut pace = Pace::default();
         for _ in 0..10 {
             pace.overloaded();

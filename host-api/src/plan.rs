@@ -145,11 +145,7 @@ enum Step {
 /// The table at the top of this file.
 fn step(spec: &ServiceSpec, current: &ServiceSpec, renewed: bool, road: Road) -> Step {
     if current.type_.as_deref() == Some("ExternalName") {
-        return if road == Road::Replace {
-            Step::Replace
-        } else {
-            Step::Straight
-        };
+        return if road == Road::Replace { Step::Replace } else { Step::Straight };
     }
     match road {
         Road::Table => {}
@@ -205,33 +201,24 @@ fn complete(desired: &ServiceSpec, current: &ServiceSpec) -> ServiceSpec {
     // A load balancer that shall do without node ports leaves none to the host.
     if external && spec.allocate_load_balancer_node_ports != Some(false) {
         for port in spec.ports.iter_mut().flatten().filter(|port| port.node_port.is_none()) {
-            let same = current
-                .ports
-                .iter()
-                .flatten()
-                .find(|p| p.port == port.port && p.protocol == port.protocol);
+            let same = current.ports.iter().flatten().find(|p| p.port == port.port && p.protocol == port.protocol);
             port.node_port = same.and_then(|same| same.node_port);
         }
     }
     if spec.type_.as_deref() == Some("LoadBalancer") {
-        spec.allocate_load_balancer_node_ports = spec
-            .allocate_load_balancer_node_ports
-            .or(current.allocate_load_balancer_node_ports);
+        spec.allocate_load_balancer_node_ports =
+            spec.allocate_load_balancer_node_ports.or(current.allocate_load_balancer_node_ports);
         if spec.external_traffic_policy.as_deref() == Some("Local") {
             spec.health_check_node_port = spec.health_check_node_port.or(current.health_check_node_port);
         }
     }
     let unset = |spec: &ServiceSpec| {
-        spec.session_affinity_config.as_ref().is_some_and(|config| {
-            config
-                .client_ip
-                .as_ref()
-                .is_none_or(|client_ip| client_ip.timeout_seconds.is_none())
-        })
+        spec.session_affinity_config
+            .as_ref()
+            .is_some_and(|config| config.client_ip.as_ref().is_none_or(|client_ip| client_ip.timeout_seconds.is_none()))
     };
     if unset(&spec) && current.session_affinity_config.is_some() {
-        spec.session_affinity_config
-            .clone_from(&current.session_affinity_config);
+        spec.session_affinity_config.clone_from(&current.session_affinity_config);
     }
     spec
 }
@@ -256,9 +243,7 @@ fn changes(
 ) -> Map<String, Value> {
     let set = desired.iter().filter(|&(key, value)| current.get(key) != Some(value));
     let set = set.map(|(key, value)| (key.clone(), Value::from(value.as_str())));
-    let gone = own
-        .iter()
-        .filter(|&key| current.contains_key(key) && !desired.contains_key(key));
+    let gone = own.iter().filter(|&key| current.contains_key(key) && !desired.contains_key(key));
     set.chain(gone.map(|key| (key.clone(), Value::Null))).collect()
 }
 
@@ -315,11 +300,7 @@ fn over_cluster_ip(current: &ServiceSpec) -> ServiceSpec {
 }
 
 fn over_cluster_policy(current: &ServiceSpec) -> ServiceSpec {
-    ServiceSpec {
-        external_traffic_policy: Some("Cluster".to_owned()),
-        health_check_node_port: None,
-        ..current.clone()
-    }
+    ServiceSpec { external_traffic_policy: Some("Cluster".to_owned()), health_check_node_port: None, ..current.clone() }
 }
 
 #[cfg(test)]

@@ -64,10 +64,7 @@ impl Queue {
     /// Number of objects that wait or are being worked on.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.tenants
-            .values()
-            .map(|line| line.order.len() + line.busy.len())
-            .sum()
+        self.tenants.values().map(|line| line.order.len() + line.busy.len()).sum()
     }
 
     /// Whether there is nothing to do and nobody at work.
@@ -96,9 +93,7 @@ mod tests {
             queue.add(&uid("loud"), key(name));
         }
         queue.add(&uid("quiet"), key("z"));
-        let order: Vec<_> = std::iter::from_fn(|| queue.take())
-            .map(|(tenant, _)| tenant.to_string())
-            .collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.take()).map(|(tenant, _)| tenant.to_string()).collect();
         assert_eq!(order, ["loud", "quiet", "loud", "loud"]);
     }
 

@@ -14,10 +14,7 @@ impl Ready {
     /// A condition that has not been reached.
     #[must_use]
     pub fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            up: Arc::default(),
-        }
+        Self { name, up: Arc::default() }
     }
 
     /// Marks it as reached.

@@ -72,11 +72,7 @@ fn is_of_the_caller(message: &str) -> bool {
 }
 
 fn invalid(status: &Status) -> Refusal {
-    let causes = status
-        .details
-        .as_ref()
-        .map(|details| details.causes.as_slice())
-        .unwrap_or_default();
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
     let says = |words: &str| status.message.contains(words);
     let about = |part: &str| causes.iter().any(|cause| cause.field.contains(part));
     let number = if about("odePort") { Some(Number::NodePort) } else { None };
@@ -107,14 +103,8 @@ mod tests {
     fn refusals_of_a_real_api_server_are_told_apart() {
         let table = [
             (of(404, "NotFound", "", "services \"x\" not found"), Refusal::Absent),
-            (
-                of(409, "AlreadyExists", "", "services \"x\" already exists"),
-                Refusal::Exists,
-            ),
-            (
-                of(409, "Conflict", "", "the object has been modified"),
-                Refusal::Conflict,
-            ),
+            (of(409, "AlreadyExists", "", "services \"x\" already exists"), Refusal::Exists),
+            (of(409, "Conflict", "", "the object has been modified"), Refusal::Conflict),
             (
                 of(
                     422,
@@ -125,53 +115,24 @@ mod tests {
                 Refusal::Held(Number::ClusterIp),
             ),
             (
-                of(
-                    422,
-                    "Invalid",
-                    "spec.clusterIPs",
-                    "the provided network does not match the current range",
-                ),
+                of(422, "Invalid", "spec.clusterIPs", "the provided network does not match the current range"),
                 Refusal::OutOfRange(Number::ClusterIp),
             ),
             (
-                of(
-                    422,
-                    "Invalid",
-                    "spec.ports[0].nodePort",
-                    "provided port is already allocated",
-                ),
+                of(422, "Invalid", "spec.ports[0].nodePort", "provided port is already allocated"),
                 Refusal::Held(Number::NodePort),
             ),
             (
-                of(
-                    422,
-                    "Invalid",
-                    "spec.ports[0].nodePort",
-                    "provided port is not in the valid range",
-                ),
+                of(422, "Invalid", "spec.ports[0].nodePort", "provided port is not in the valid range"),
                 Refusal::OutOfRange(Number::NodePort),
             ),
             (
-                of(
-                    500,
-                    "InternalError",
-                    "",
-                    "failed to allocate requested HealthCheck NodePort 31000: taken",
-                ),
+                of(500, "InternalError", "", "failed to allocate requested HealthCheck NodePort 31000: taken"),
                 Refusal::Held(Number::NodePort),
             ),
-            (
-                of(422, "Invalid", "spec.loadBalancerClass", "may not change once set"),
-                Refusal::Immutable,
-            ),
-            (
-                of(422, "Invalid", "spec.clusterIPs[0]", "may not change once set"),
-                Refusal::Immutable,
-            ),
-            (
-                of(422, "Invalid", "spec.ipFamilies[0]", "not configured on this cluster"),
-                Refusal::Family,
-            ),
+            (of(422, "Invalid", "spec.loadBalancerClass", "may not change once set"), Refusal::Immutable),
+            (of(422, "Invalid", "spec.clusterIPs[0]", "may not change once set"), Refusal::Immutable),
+            (of(422, "Invalid", "spec.ipFamilies[0]", "not configured on this cluster"), Refusal::Family),
             (of(422, "Invalid", "spec.ports", "Required value"), Refusal::Denied),
             (
                 of(

@@ -4,10 +4,10 @@
 //! out (sessions to wake, work for the writer, notices for the platform team). The rest is state, rebuilt from the host
 //! and from the agents after a restart.
 
-mod sessions;
+mod circle;
 mod events;
 mod judge;
-mod circle;
+mod sessions;
 mod settle;
 mod words;
 
@@ -23,8 +23,8 @@ use crate::queue::Queue;
 use crate::services::{Blocker, HostName, HostServices};
 use crate::session::{Session, SessionId};
 
-pub use sessions::NotOpened;
 pub use judge::Task;
+pub use sessions::NotOpened;
 
 /// First delay before something that failed is tried again; doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -132,16 +132,9 @@ impl Registry {
     /// Counts for metrics and probes.
     #[must_use]
     pub fn census(&self) -> Census {
-        let mut census = Census {
-            sessions: self.sessions.len(),
-            queued: self.queue.len(),
-            ..Census::default()
-        };
+        let mut census = Census { sessions: self.sessions.len(), queued: self.queue.len(), ..Census::default() };
         for (_, record) in self.tenants.values().flat_map(Ledger::records) {
-            *census
-                .objects
-                .entry(record.answer.as_ref().map(|answer| answer.reason))
-                .or_default() += 1;
+            *census.objects.entry(record.answer.as_ref().map(|answer| answer.reason)).or_default() += 1;
         }
         census
     }

@@ -20,20 +20,11 @@ const PUBLISH: Duration = Duration::from_secs(10);
 
 /// Publishes notices until no more can come.
 pub async fn run(client: Client, metrics: Arc<Metrics>, mut notices: mpsc::Receiver<Notice>) {
-    let reporter = Reporter {
-        controller: "k3k-expose-host-api".to_owned(),
-        instance: None,
-    };
+    let reporter = Reporter { controller: "k3k-expose-host-api".to_owned(), instance: None };
     let recorder = Recorder::new(client, reporter);
     while let Some(notice) = notices.recv().await {
         let (reason, note) = (notice.kind.reason(), notice.kind.note());
-        warn!(
-            namespace = notice.namespace,
-            cluster = notice.name,
-            reason,
-            note,
-            "platform team was warned"
-        );
+        warn!(namespace = notice.namespace, cluster = notice.name, reason, note, "platform team was warned");
         metrics.noticed(reason);
         let event = Event {
             type_: EventType::Warning,

@@ -74,10 +74,7 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
         return Err(Problem::NoCommonVersion("the stream needs HTTP/2".to_owned()));
     }
     if let Some(missing) = server.watches.iter().find(|watch| !watch.is_up()) {
-        return Err(Problem::NotReady(format!(
-            "host-api is still reading the host's {}",
-            missing.name()
-        )));
+        return Err(Problem::NotReady(format!("host-api is still reading the host's {}", missing.name())));
     }
     if server.stop.is_cancelled() {
         return Err(Problem::NotReady("host-api is stopping".to_owned()));
@@ -99,9 +96,7 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
     };
     let version = version::negotiate(&hello.versions).ok_or_else(|| {
         let supported = version::SUPPORTED;
-        Problem::NoCommonVersion(format!(
-            "this host-api speaks wire versions {supported:?}: upgrade the older side"
-        ))
+        Problem::NoCommonVersion(format!("this host-api speaks wire versions {supported:?}: upgrade the older side"))
     })?;
     let lifetime = lifetime(caller.expires, epoch_seconds());
     let tenant = &identity.tenant;
@@ -140,9 +135,7 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
             None => info!(session = %name, "session was closed by the agent"),
         }
     });
-    let body = stream::unfold(lines, |mut lines| async {
-        lines.recv().await.map(|chunk| (chunk, lines))
-    });
+    let body = stream::unfold(lines, |mut lines| async { lines.recv().await.map(|chunk| (chunk, lines)) });
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(body)).into_response())
 }
 
@@ -158,9 +151,7 @@ fn lifetime(expires: u64, now: u64) -> Duration {
 }
 
 fn epoch_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -57,11 +57,7 @@ pub async fn run(config: Config) -> Result<()> {
     let stop = CancellationToken::new();
     let sessions = TaskTracker::new();
 
-    let admin = admin::router(Admin {
-        hub: Arc::clone(&hub),
-        metrics: Arc::clone(&metrics),
-        watches: watches.clone(),
-    });
+    let admin = admin::router(Admin { hub: Arc::clone(&hub), metrics: Arc::clone(&metrics), watches: watches.clone() });
     let server = Server {
         hub: Arc::clone(&hub),
         client: client.clone(),
@@ -113,18 +109,10 @@ async fn serve_sessions(
     let sessions = server.sessions.clone();
     let router = router::router(server);
     let mut serving = axum_server::from_tcp(listener)?
-        .map(|_| {
-            RustlsAcceptor::new(tls)
-                .handshake_timeout(HANDSHAKE)
-                .acceptor(NoDelayAcceptor)
-        })
+        .map(|_| RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(NoDelayAcceptor))
         .first_request_timeout(HANDSHAKE)
         .handle(handle.clone());
-    serving
-        .http_builder()
-        .http2()
-        .max_concurrent_streams(16)
-        .keep_alive_interval(None);
+    serving.http_builder().http2().max_concurrent_streams(16).keep_alive_interval(None);
     let drain = async {
         stop.cancelled().await;
         sessions.close();

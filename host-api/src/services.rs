@@ -96,10 +96,7 @@ impl HostServices {
         let in_namespace = |(namespace, services): (&String, &BTreeMap<String, HostService>)| {
             services
                 .keys()
-                .map(|name| HostName {
-                    namespace: namespace.clone(),
-                    name: name.clone(),
-                })
+                .map(|name| HostName { namespace: namespace.clone(), name: name.clone() })
                 .collect::<Vec<_>>()
         };
         self.known.iter().flat_map(in_namespace).collect()
@@ -113,14 +110,10 @@ impl HostServices {
 
     /// The twins in a namespace.
     pub fn twins(&self, namespace: &str) -> impl Iterator<Item = (&str, &Twin)> {
-        self.known
-            .get(namespace)
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, service)| match service {
-                HostService::Twin(twin) => Some((name.as_str(), twin.as_ref())),
-                HostService::Foreign(_) => None,
-            })
+        self.known.get(namespace).into_iter().flatten().filter_map(|(name, service)| match service {
+            HostService::Twin(twin) => Some((name.as_str(), twin.as_ref())),
+            HostService::Foreign(_) => None,
+        })
     }
 
     /// Who holds what something waits for.
@@ -166,30 +159,20 @@ impl HostServices {
         }
         let released = before.as_ref().map(HostService::held).unwrap_or_default();
         let mut freed = Vec::new();
-        for ip in released
-            .cluster_ips
-            .into_iter()
-            .filter(|ip| !held.cluster_ips.contains(ip))
-        {
+        for ip in released.cluster_ips.into_iter().filter(|ip| !held.cluster_ips.contains(ip)) {
             if self.cluster_ips.get(&ip) == Some(&at) {
                 self.cluster_ips.remove(&ip);
                 freed.push(Blocker::ClusterIp(ip));
             }
         }
-        for port in released
-            .node_ports
-            .into_iter()
-            .filter(|port| !held.node_ports.contains(port))
-        {
+        for port in released.node_ports.into_iter().filter(|port| !held.node_ports.contains(port)) {
             if self.node_ports.get(&port) == Some(&at) {
                 self.node_ports.remove(&port);
                 freed.push(Blocker::NodePort(port));
             }
         }
-        self.cluster_ips
-            .extend(held.cluster_ips.into_iter().map(|ip| (ip, at.clone())));
-        self.node_ports
-            .extend(held.node_ports.into_iter().map(|port| (port, at.clone())));
+        self.cluster_ips.extend(held.cluster_ips.into_iter().map(|ip| (ip, at.clone())));
+        self.node_ports.extend(held.node_ports.into_iter().map(|port| (port, at.clone())));
         if !present {
             freed.push(Blocker::Name(at));
         }
@@ -220,10 +203,7 @@ mod tests {
     }
 
     fn at(name: &str) -> HostName {
-        HostName {
-            namespace: "ns".to_owned(),
-            name: name.to_owned(),
-        }
+        HostName { namespace: "ns".to_owned(), name: name.to_owned() }
     }
 
     #[test]
@@ -232,13 +212,7 @@ mod tests {
         services.seen(service("a", 1, 30_001)).unwrap();
         assert!(services.holds_node_port(&at("b"), 30_001) && !services.holds_node_port(&at("a"), 30_001));
         let change = services.seen(service("a", 2, 30_002)).unwrap();
-        assert_eq!(
-            change.freed,
-            [
-                Blocker::ClusterIp("10.43.0.1".parse().unwrap()),
-                Blocker::NodePort(30_001)
-            ]
-        );
+        assert_eq!(change.freed, [Blocker::ClusterIp("10.43.0.1".parse().unwrap()), Blocker::NodePort(30_001)]);
         let change = services.gone(at("a"), Some("3")).unwrap();
         assert!(change.freed.contains(&Blocker::NodePort(30_002)) && change.freed.contains(&Blocker::Name(at("a"))));
         assert!(!services.holds_node_port(&at("b"), 30_002));
@@ -276,10 +250,7 @@ mod tests {
         let mut services = HostServices::default();
         services.seen(service("a", 1, 30_001)).unwrap();
         services.seen(service("b", 2, 30_001)).unwrap();
-        assert_eq!(
-            services.gone(at("a"), Some("3")).unwrap().freed,
-            [Blocker::Name(at("a"))]
-        );
+        assert_eq!(services.gone(at("a"), Some("3")).unwrap().freed, [Blocker::Name(at("a"))]);
         assert!(services.holds_node_port(&at("a"), 30_001));
     }
 }

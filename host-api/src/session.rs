@@ -54,9 +54,5 @@ impl Session {
 /// A last line.
 #[must_use]
 pub fn bye(reason: ByeReason, message: &str, retry_after_s: Option<u32>) -> Bye {
-    Bye {
-        reason,
-        message: message.to_owned(),
-        retry_after_s,
-    }
+    Bye { reason, message: message.to_owned(), retry_after_s }
 }

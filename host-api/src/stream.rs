@@ -58,11 +58,7 @@ where
 {
     /// Reads from the start of a body.
     pub fn new(body: S) -> Self {
-        Self {
-            body,
-            chunk: Bytes::new(),
-            lines: Lines::default(),
-        }
+        Self { body, chunk: Bytes::new(), lines: Lines::default() }
     }
 
     /// The first line, for which there is less time than for others.

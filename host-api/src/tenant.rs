@@ -42,11 +42,7 @@ impl Tenant {
 
     #[cfg(test)]
     pub(crate) fn for_test(id: &str, namespace: &str, cluster: &str) -> Self {
-        Self {
-            id: Uid::parse(id).unwrap(),
-            namespace: namespace.to_owned(),
-            cluster: cluster.to_owned(),
-        }
+        Self { id: Uid::parse(id).unwrap(), namespace: namespace.to_owned(), cluster: cluster.to_owned() }
     }
 }
 
@@ -69,9 +65,7 @@ pub enum NotATenant {
 /// # Errors
 /// [`NotATenant::PodGone`].
 pub fn living<'a>(pod: Option<&'a Pod>, uid: &str) -> Result<&'a Pod, NotATenant> {
-    let pod = pod
-        .filter(|pod| pod.metadata.uid.as_deref() == Some(uid))
-        .ok_or(NotATenant::PodGone)?;
+    let pod = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(uid)).ok_or(NotATenant::PodGone)?;
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let done = matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some();
     if done { Err(NotATenant::PodGone) } else { Ok(pod) }
@@ -120,18 +114,11 @@ pub fn tenant_of(pod: &Pod, set: Option<&StatefulSet>, cluster: Option<&Cluster>
     let set = set.ok_or(NotATenant::NotAServerPod("its StatefulSet does not exist"))?;
     let name = cluster.metadata.name.clone().unwrap_or_default();
     if set.metadata.name.as_deref() != Some(name::server(&name).as_str()) {
-        return Err(NotATenant::NotAServerPod(
-            "its StatefulSet is not the Cluster's server set",
-        ));
+        return Err(NotATenant::NotAServerPod("its StatefulSet is not the Cluster's server set"));
     }
-    let servers = BTreeMap::from([
-        ("cluster".to_owned(), name.clone()),
-        ("role".to_owned(), "server".to_owned()),
-    ]);
+    let servers = BTreeMap::from([("cluster".to_owned(), name.clone()), ("role".to_owned(), "server".to_owned())]);
     if set.spec.as_ref().and_then(|spec| spec.selector.match_labels.as_ref()) != Some(&servers) {
-        return Err(NotATenant::NotAServerPod(
-            "its StatefulSet selects other pods than the Cluster's servers",
-        ));
+        return Err(NotATenant::NotAServerPod("its StatefulSet selects other pods than the Cluster's servers"));
     }
     match cluster.spec.mode {
         Mode::Shared => {}
@@ -144,11 +131,7 @@ pub fn tenant_of(pod: &Pod, set: Option<&StatefulSet>, cluster: Option<&Cluster>
     if pod.metadata.namespace.as_deref() != Some(namespace.as_str()) {
         return Err(NotATenant::NotAServerPod("it is in another namespace than its Cluster"));
     }
-    Ok(Tenant {
-        id,
-        namespace,
-        cluster: name,
-    })
+    Ok(Tenant { id, namespace, cluster: name })
 }
 
 /// The controlling owner, when it is of that kind.
@@ -217,11 +200,7 @@ mod tests {
             ("set", "/metadata/ownerReferences/0/apiVersion", json!("evil.io/v1")),
             ("set", "/metadata/ownerReferences/0/uid", json!("other")),
             ("set", "/spec/replicas", json!(0)),
-            (
-                "set",
-                "/spec/selector/matchLabels",
-                json!({"cluster": "other", "role": "server"}),
-            ),
+            ("set", "/spec/selector/matchLabels", json!({"cluster": "other", "role": "server"})),
             ("set", "/spec/selector/matchLabels", json!({"cluster": "mine"})),
             ("cluster", "/metadata/uid", json!("other")),
             ("cluster", "/metadata/name", json!("other")),

@@ -54,12 +54,8 @@ pub fn translate(
         return Err(Reason::ExternalNameNotExposed);
     }
     let selector = selector(tenant, key, &service.selector)?;
-    let mut labels: BTreeMap<_, _> = service
-        .labels
-        .iter()
-        .filter(|(key, _)| label_may_cross(key))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
+    let mut labels: BTreeMap<_, _> =
+        service.labels.iter().filter(|(key, _)| label_may_cross(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
     labels.insert(CLUSTER_NAME.to_owned(), tenant.cluster().to_owned());
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
     // No annotation of the tenant's is admitted yet, so only the marks are written.
@@ -74,9 +70,7 @@ pub fn translate(
         uid: uid.clone(),
         virtual_cluster: virtual_cluster.clone(),
         labels,
-        annotations: annotations
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into(),
+        annotations: annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         owner: OwnerReference {
             api_version: format!("{}/v1beta1", cluster::GROUP),
             kind: "Cluster".to_owned(),
@@ -99,11 +93,7 @@ pub fn label_may_cross(key: &str) -> bool {
     if domain == "app.kubernetes.io" {
         return key != MANAGED_BY;
     }
-    let reserved = |root: &str| {
-        domain
-            .strip_suffix(root)
-            .is_some_and(|head| head.is_empty() || head.ends_with('.'))
-    };
+    let reserved = |root: &str| domain.strip_suffix(root).is_some_and(|head| head.is_empty() || head.ends_with('.'));
     !["k3k.io", "kubernetes.io", "k8s.io"].into_iter().any(reserved)
 }
 
@@ -141,9 +131,7 @@ fn spec(service: &Service, selector: Option<BTreeMap<String, String>>) -> Servic
         SessionAffinity::ClientIp(timeout) => ("ClientIP", Some(timeout)),
     };
     let config = timeout.map(|seconds| SessionAffinityConfig {
-        client_ip: Some(ClientIPConfig {
-            timeout_seconds: seconds.and_then(|seconds| i32::try_from(seconds).ok()),
-        }),
+        client_ip: Some(ClientIPConfig { timeout_seconds: seconds.and_then(|seconds| i32::try_from(seconds).ok()) }),
     });
     let ports: Vec<_> = service.ports.iter().map(|asked| port(asked, external)).collect();
     let ranges = Some(service.load_balancer_source_ranges.clone()).filter(|ranges| balancer && !ranges.is_empty());
@@ -151,14 +139,8 @@ fn spec(service: &Service, selector: Option<BTreeMap<String, String>>) -> Servic
         type_: Some(type_word(service.service_type).to_owned()),
         cluster_ip: cluster_ips.first().cloned(),
         cluster_ips: Some(cluster_ips).filter(|ips| !ips.is_empty()),
-        ip_families: Some(
-            service
-                .ip_families
-                .iter()
-                .map(|&family| family_word(family).to_owned())
-                .collect::<Vec<_>>(),
-        )
-        .filter(|families| !families.is_empty()),
+        ip_families: Some(service.ip_families.iter().map(|&family| family_word(family).to_owned()).collect::<Vec<_>>())
+            .filter(|families| !families.is_empty()),
         ip_family_policy: service.ip_family_policy.map(|policy| policy_word(policy).to_owned()),
         ports: Some(ports).filter(|ports| !ports.is_empty()),
         selector,
@@ -168,9 +150,7 @@ fn spec(service: &Service, selector: Option<BTreeMap<String, String>>) -> Servic
             .external_traffic_policy
             .filter(|_| external)
             .map(|policy| traffic_word(policy).to_owned()),
-        internal_traffic_policy: service
-            .internal_traffic_policy
-            .map(|policy| traffic_word(policy).to_owned()),
+        internal_traffic_policy: service.internal_traffic_policy.map(|policy| traffic_word(policy).to_owned()),
         traffic_distribution: service.traffic_distribution.clone(),
         publish_not_ready_addresses: service.publish_not_ready_addresses.then_some(true),
         health_check_node_port: service
@@ -247,20 +227,11 @@ mod tests {
     fn of(service: &Service) -> Result<Desired, Reason> {
         let tenant = Tenant::for_test("t", "ns", "mine");
         let (cluster, uid) = (Uid::parse("vc").unwrap(), Uid::parse("v").unwrap());
-        translate(
-            &tenant,
-            &cluster,
-            &Key::service("default", "web").unwrap(),
-            &uid,
-            service,
-        )
+        translate(&tenant, &cluster, &Key::service("default", "web").unwrap(), &uid, service)
     }
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
-            .collect()
+        pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     #[test]
@@ -268,20 +239,9 @@ mod tests {
         let mut service = Service::new(ServiceType::ClusterIP);
         service.selector = map(&[("app", "web")]);
         let selector = of(&service).unwrap().spec.selector.unwrap();
-        assert_eq!(
-            selector,
-            map(&[
-                ("app", "web"),
-                ("k3k.io/clusterName", "mine"),
-                ("k3k.io/namespace", "default")
-            ])
-        );
+        assert_eq!(selector, map(&[("app", "web"), ("k3k.io/clusterName", "mine"), ("k3k.io/namespace", "default")]));
         service.selector = map(&[("app", "web"), ("k3k.io/clusterName", "mine")]);
-        assert_eq!(
-            of(&service).unwrap().spec.selector.unwrap(),
-            selector,
-            "the tenant's own values are no trespass"
-        );
+        assert_eq!(of(&service).unwrap().spec.selector.unwrap(), selector, "the tenant's own values are no trespass");
     }
 
     #[test]
@@ -291,11 +251,7 @@ mod tests {
 
     #[test]
     fn a_selector_that_reaches_for_others_is_refused() {
-        for (key, value) in [
-            ("k3k.io/clusterName", "other"),
-            ("k3k.io/namespace", "kube-system"),
-            ("k3k.io/x", "y"),
-        ] {
+        for (key, value) in [("k3k.io/clusterName", "other"), ("k3k.io/namespace", "kube-system"), ("k3k.io/x", "y")] {
             let mut service = Service::new(ServiceType::ClusterIP);
             service.selector = map(&[(key, value)]);
             assert_eq!(of(&service), Err(Reason::ReservedSelectorKey), "{key}={value}");
@@ -326,12 +282,7 @@ mod tests {
             ("notk8s.io/b", "c"),
         ]);
         assert_eq!(desired.labels, expected);
-        assert_eq!(
-            desired.annotations.len(),
-            4,
-            "only the marks: {:?}",
-            desired.annotations
-        );
+        assert_eq!(desired.annotations.len(), 4, "only the marks: {:?}", desired.annotations);
         assert_eq!(desired.owner.controller, None);
     }
 
@@ -341,10 +292,7 @@ mod tests {
         service.external_ips = vec!["192.0.2.1".parse().unwrap()];
         service.load_balancer_ip = Some("192.0.2.2".parse().unwrap());
         let spec = of(&service).unwrap().spec;
-        assert_eq!(
-            (spec.external_ips, spec.load_balancer_ip, spec.external_name),
-            (None, None, None)
-        );
+        assert_eq!((spec.external_ips, spec.load_balancer_ip, spec.external_name), (None, None, None));
     }
 
     #[test]
@@ -363,9 +311,6 @@ mod tests {
 
     #[test]
     fn an_alias_has_nothing_to_expose() {
-        assert_eq!(
-            of(&Service::new(ServiceType::ExternalName)),
-            Err(Reason::ExternalNameNotExposed)
-        );
+        assert_eq!(of(&Service::new(ServiceType::ExternalName)), Err(Reason::ExternalNameNotExposed));
     }
 }

@@ -96,10 +96,7 @@ pub fn reduce(service: Service) -> HostService {
     let meta = service.metadata;
     let resource_version = meta.resource_version.clone().unwrap_or_default();
     let Some(marks) = marks::marks(&meta) else {
-        return HostService::Foreign(Foreign {
-            resource_version,
-            numbers: held(&spec),
-        });
+        return HostService::Foreign(Foreign { resource_version, numbers: held(&spec) });
     };
     let made_by_k3k = marks::made_by_k3k(&meta);
     let own_labels = marks::own_keys(&meta, "f:labels");
@@ -232,14 +229,8 @@ fn held(spec: &ServiceSpec) -> Held {
         (None, None) => Vec::new(),
     };
     let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port);
-    let node_ports = ports
-        .chain(spec.health_check_node_port)
-        .filter_map(|port| u16::try_from(port).ok())
-        .collect();
-    Held {
-        cluster_ips,
-        node_ports,
-    }
+    let node_ports = ports.chain(spec.health_check_node_port).filter_map(|port| u16::try_from(port).ok()).collect();
+    Held { cluster_ips, node_ports }
 }
 
 #[cfg(test)]

@@ -41,12 +41,7 @@ pub async fn services(hub: Arc<Hub>, client: Client, ready: Ready) {
             }
         });
     };
-    drive(
-        "services",
-        watch(Api::all(client), watcher::Config::default()),
-        &mut handle,
-    )
-    .await;
+    drive("services", watch(Api::all(client), watcher::Config::default()), &mut handle).await;
 }
 
 /// Watches all Clusters. Never ends.
@@ -78,12 +73,7 @@ pub async fn clusters(hub: Arc<Hub>, client: Client, ready: Ready) {
             }
         });
     };
-    drive(
-        "clusters",
-        watch(Api::all(client), watcher::Config::default()),
-        &mut handle,
-    )
-    .await;
+    drive("clusters", watch(Api::all(client), watcher::Config::default()), &mut handle).await;
 }
 
 /// Watches the metadata of server pods, so that a session ends with its pod. Never ends.
@@ -142,8 +132,5 @@ async fn drive<K>(
 
 fn name_of(service: &Service) -> HostName {
     let meta = service.meta();
-    HostName {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-    }
+    HostName { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
 }

@@ -27,18 +27,16 @@ use crate::registry::Task;
 use crate::services::HostName;
 use crate::twin::{CLUSTER_NAME, MANAGER, VIRTUAL_NAMESPACE};
 
-/// Longest that one call may take. The API server's own limit is 60 s; a webhook's 30 s.
-const CALL: Duration = Duration::from_secs(35);
+/// Longest that a first call may take: an API server that has just started may hold a request back for a minute.
+const CALL: Duration = Duration::from_secs(10);
+/// Longest that any call may take: a webhook of the host may take 30 s and still let the call through.
+const CALL_MOST: Duration = Duration::from_secs(40);
 /// Most calls in a row for one object. A walk takes two and a lost race one more; beyond that somebody undoes them.
 const CALLS: usize = 8;
 
 /// Writes until it is told to stop, then finishes the calls under way.
 pub async fn run(hub: Arc<Hub>, client: Client, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let writer = Writer {
-        hub: Arc::clone(&hub),
-        client,
-        metrics,
-    };
+    let writer = Writer { hub: Arc::clone(&hub), client, metrics };
     let mut pace = Pace::default();
     let mut under_way = FuturesUnordered::new();
     loop {
@@ -83,6 +81,8 @@ impl Writer {
     }
 
     async fn steps(&self, tenant: &Uid, key: &Key) -> bool {
+        let failures = self.hub.with(|registry, _| registry.failures(tenant, key));
+        let patience = CALL.saturating_mul(1 << failures.min(2)).min(CALL_MOST);
         let mut road = Road::default();
         let first = self.hub.with(|registry, _| registry.wish(tenant, key));
         for _ in 0..CALLS {
@@ -95,24 +95,19 @@ impl Writer {
                 Task::Settled => return false,
                 Task::InspectPods { namespace, cluster } => match self.pods_labeled(&namespace, &cluster).await {
                     Ok(labeled) => {
-                        self.hub
-                            .with(|registry, now| registry.pods_inspected(tenant, labeled, now));
+                        self.hub.with(|registry, now| registry.pods_inspected(tenant, labeled, now));
                         continue;
                     }
                     Err(refusal) => return self.give_up(tenant, key, tried, refusal),
                 },
-                Task::Create(at, service) => (at.clone(), self.create(&at, &service).await),
-                Task::Patch(at, patch) => match self.patch(&at, &patch).await {
+                Task::Create(at, service) => (at.clone(), self.create(&at, &service, patience).await),
+                Task::Patch(at, patch) => match self.patch(&at, &patch, patience).await {
                     // A patch has found its Service, so here it is the number that is in the way.
                     Err(refusal @ Refusal::Held(_)) => return self.give_up(tenant, key, tried, refusal),
                     result => (at, result),
                 },
-                Task::Delete {
-                    at,
-                    uid,
-                    resource_version,
-                } => {
-                    let result = self.delete(&at, uid, resource_version).await;
+                Task::Delete { at, uid, resource_version } => {
+                    let result = self.delete(&at, uid, resource_version, patience).await;
                     if result.is_ok() && self.hub.with(|registry, _| registry.deleted(tenant, key)) {
                         return false;
                     }
@@ -139,10 +134,7 @@ impl Writer {
             }
         }
         // The tenant itself may change an object as fast as it is written. That is no contest, but others have their turn.
-        if self
-            .hub
-            .with(|registry, _| registry.again_if_other(tenant, key, first.as_ref()))
-        {
+        if self.hub.with(|registry, _| registry.again_if_other(tenant, key, first.as_ref())) {
             return false;
         }
         info!(%key, tenant = %tenant, "gave up on an object that changes under our hands");
@@ -160,45 +152,37 @@ impl Writer {
         refusal == Refusal::Overloaded
     }
 
-    async fn create(&self, at: &HostName, service: &Service) -> Result<(), Refusal> {
-        let params = PostParams {
-            dry_run: false,
-            field_manager: Some(MANAGER.to_owned()),
-        };
-        let created = self
-            .call(Verb::Create, at, self.services(at).create(&params, service))
-            .await?;
+    async fn create(&self, at: &HostName, service: &Service, patience: Duration) -> Result<(), Refusal> {
+        let params = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
+        let created = self.call(Verb::Create, at, patience, self.services(at).create(&params, service)).await?;
         self.hub.with(|registry, now| registry.service_answered(created, now));
         Ok(())
     }
 
-    async fn patch(&self, at: &HostName, patch: &serde_json::Value) -> Result<(), Refusal> {
-        let params = PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
+    async fn patch(&self, at: &HostName, patch: &serde_json::Value, patience: Duration) -> Result<(), Refusal> {
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let patched = self.services(at);
-        let patched = self
-            .call(Verb::Patch, at, patched.patch(&at.name, &params, &Patch::Merge(patch)))
-            .await?;
+        let patched =
+            self.call(Verb::Patch, at, patience, patched.patch(&at.name, &params, &Patch::Merge(patch))).await?;
         self.hub.with(|registry, now| registry.service_answered(patched, now));
         Ok(())
     }
 
-    async fn delete(&self, at: &HostName, uid: String, resource_version: String) -> Result<(), Refusal> {
-        let preconditions = Preconditions {
-            uid: Some(uid),
-            resource_version: Some(resource_version),
-        };
+    async fn delete(
+        &self,
+        at: &HostName,
+        uid: String,
+        resource_version: String,
+        patience: Duration,
+    ) -> Result<(), Refusal> {
+        let preconditions = Preconditions { uid: Some(uid), resource_version: Some(resource_version) };
         let params = DeleteParams::background().preconditions(preconditions);
-        self.call(Verb::Delete, at, self.services(at).delete(&at.name, &params))
-            .await
-            .map(|_| ())
+        self.call(Verb::Delete, at, patience, self.services(at).delete(&at.name, &params)).await.map(|_| ())
     }
 
     /// Reads a Service live, and tells whether it is there.
     async fn read(&self, at: &HostName) -> Result<bool, Refusal> {
-        let found = self.call(Verb::Get, at, self.services(at).get_opt(&at.name)).await?;
+        let found = self.call(Verb::Get, at, CALL, self.services(at).get_opt(&at.name)).await?;
         let there = found.is_some();
         self.hub.with(|registry, now| match found {
             Some(service) => registry.service_read(service, now),
@@ -210,23 +194,13 @@ impl Writer {
     /// Whether every host pod that the Cluster controls carries the labels that a narrowed selector asks for.
     async fn pods_labeled(&self, namespace: &str, cluster: &Uid) -> Result<bool, Refusal> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let at = HostName {
-            namespace: namespace.to_owned(),
-            name: String::new(),
-        };
-        let pods = self
-            .call(Verb::List, &at, pods.list_metadata(&ListParams::default()))
-            .await?;
+        let at = HostName { namespace: namespace.to_owned(), name: String::new() };
+        let pods = self.call(Verb::List, &at, CALL, pods.list_metadata(&ListParams::default())).await?;
         Ok(pods.items.iter().map(|pod| &pod.metadata).all(|meta| {
             let owners = meta.owner_references.as_deref().unwrap_or_default();
-            let owner = owners
-                .iter()
-                .find(|owner| owner.controller == Some(true) && owner.uid == cluster.as_str());
+            let owner = owners.iter().find(|owner| owner.controller == Some(true) && owner.uid == cluster.as_str());
             let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key));
-            let said = meta
-                .annotations
-                .as_ref()
-                .and_then(|annotations| annotations.get(VIRTUAL_NAMESPACE));
+            let said = meta.annotations.as_ref().and_then(|annotations| annotations.get(VIRTUAL_NAMESPACE));
             owner.is_none_or(|owner| label(CLUSTER_NAME) == Some(&owner.name) && label(VIRTUAL_NAMESPACE) == said)
         }))
     }
@@ -239,23 +213,16 @@ impl Writer {
         &self,
         verb: Verb,
         at: &HostName,
+        patience: Duration,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Refusal> {
-        let result = match timeout(CALL, call).await {
+        let result = match timeout(patience, call).await {
             Ok(result) => result.map_err(|error| (refusal::read(&error), causes(&error))),
             Err(_) => Err((Refusal::Unavailable, "no answer in time".to_owned())),
         };
-        self.metrics
-            .write(verb, result.as_ref().err().map(|(refusal, _)| *refusal));
+        self.metrics.write(verb, result.as_ref().err().map(|(refusal, _)| *refusal));
         result.map_err(|(refusal, error)| {
-            debug!(
-                ?verb,
-                ?refusal,
-                namespace = at.namespace,
-                name = at.name,
-                error,
-                "call failed"
-            );
+            debug!(?verb, ?refusal, namespace = at.namespace, name = at.name, error, "call failed");
             refusal
         })
     }

@@ -66,11 +66,7 @@ fn member(key: &Key, uid: &Uid, hash: Hash) -> u128 {
 }
 
 fn first_128_bits(hasher: Sha256) -> u128 {
-    hasher
-        .finalize()
-        .iter()
-        .take(16)
-        .fold(0, |bits, byte| (bits << 8) | u128::from(*byte))
+    hasher.finalize().iter().take(16).fold(0, |bits, byte| (bits << 8) | u128::from(*byte))
 }
 
 struct Hasher(Sha256);
@@ -109,9 +105,7 @@ macro_rules! hex_on_the_wire {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-                from_hex(&text)
-                    .map(Self)
-                    .ok_or_else(|| de::Error::custom("expected 32 lower-case hex digits"))
+                from_hex(&text).map(Self).ok_or_else(|| de::Error::custom("expected 32 lower-case hex digits"))
             }
         }
     };
@@ -131,11 +125,7 @@ mod tests {
     use super::*;
 
     fn member_of(name: &str) -> (Key, Uid, Hash) {
-        (
-            Key::service("default", name).unwrap(),
-            Uid::parse(name).unwrap(),
-            Hash::of(&name),
-        )
+        (Key::service("default", name).unwrap(), Uid::parse(name).unwrap(), Hash::of(&name))
     }
 
     #[test]
@@ -179,13 +169,7 @@ mod tests {
     #[test]
     fn hex_has_one_spelling() {
         assert!(from_hex(&"0".repeat(32)).is_some());
-        for text in [
-            "",
-            &"0".repeat(31),
-            &"0".repeat(33),
-            &"A".repeat(32),
-            &format!("+{}", "0".repeat(31)),
-        ] {
+        for text in ["", &"0".repeat(31), &"0".repeat(33), &"A".repeat(32), &format!("+{}", "0".repeat(31))] {
             assert_eq!(from_hex(text), None, "{text}");
         }
     }

@@ -49,11 +49,7 @@ impl Key {
         let mut parts = text.split('/');
         let known = parts.next() == Some(Resource::Services.as_str());
         let labels = parts.next().is_some_and(is_dns_label) && parts.next().is_some_and(is_dns_label);
-        if known && labels && parts.next().is_none() {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidKey)
-        }
+        if known && labels && parts.next().is_none() { Ok(Self(text.into())) } else { Err(InvalidKey) }
     }
 
     /// The kind of object.
@@ -93,11 +89,7 @@ impl Uid {
     /// [`InvalidUid`] when it is empty, too long, or has another character than letters, digits and dashes.
     pub fn parse(text: &str) -> Result<Self, InvalidUid> {
         let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if plain && (1..=MAX_UID).contains(&text.len()) {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidUid)
-        }
+        if plain && (1..=MAX_UID).contains(&text.len()) { Ok(Self(text.into())) } else { Err(InvalidUid) }
     }
 
     /// The UID's text.

@@ -81,10 +81,7 @@ impl Lines {
 pub fn decode<M: Message + DeserializeOwned>(line: &[u8]) -> Result<M, LineError> {
     let text = scan(line)?;
     match serde_json::from_str::<M>(text) {
-        Ok(message) => message
-            .check()
-            .map(|()| message)
-            .map_err(|why| LineError::Malformed(why.to_owned())),
+        Ok(message) => message.check().map(|()| message).map_err(|why| LineError::Malformed(why.to_owned())),
         Err(_) if is_unknown::<M>(text) => Err(LineError::Unsupported),
         Err(error) => Err(LineError::Malformed(describe(&error))),
     }

@@ -98,9 +98,6 @@ mod tests {
 
     #[test]
     fn a_reason_of_a_newer_host_is_taken_as_unknown() {
-        assert_eq!(
-            serde_json::from_str::<Reason>("\"QuotaExceeded\"").unwrap(),
-            Reason::Unknown
-        );
+        assert_eq!(serde_json::from_str::<Reason>("\"QuotaExceeded\"").unwrap(), Reason::Unknown);
     }
 }

@@ -34,11 +34,7 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
     /// `spec.selector`. Empty means that the Service has none.
-    #[serde(
-        default,
-        deserialize_with = "unique::map",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "unique::map", skip_serializing_if = "BTreeMap::is_empty")]
     pub selector: BTreeMap<String, String>,
     /// `spec.sessionAffinity` and its time-out.
     #[serde(default)]
@@ -77,18 +73,10 @@ pub struct Service {
     #[serde(default, rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
     pub external_ips: Vec<IpAddr>,
     /// `metadata.labels`, all but the reserved ones.
-    #[serde(
-        default,
-        deserialize_with = "unique::map",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "unique::map", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// `metadata.annotations`, only the keys that `welcome` admitted.
-    #[serde(
-        default,
-        deserialize_with = "unique::map",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "unique::map", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -236,10 +224,7 @@ pub enum TrafficPolicy {
     Local,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that skip_serializing_if asks for"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that skip_serializing_if asks for")]
 const fn is_false(value: &bool) -> bool {
     !*value
 }

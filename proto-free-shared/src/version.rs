@@ -10,11 +10,7 @@ pub const PROJECTION: u32 = 1;
 /// The newest version that both sides speak, or `None`.
 #[must_use]
 pub fn negotiate(offered: &[u16]) -> Option<u16> {
-    SUPPORTED
-        .iter()
-        .copied()
-        .filter(|version| offered.contains(version))
-        .max()
+    SUPPORTED.iter().copied().filter(|version| offered.contains(version)).max()
 }
 
 #[cfg(test)]

@@ -45,21 +45,10 @@ fn hello_full_and_first_ever() {
         virtual_cluster: uid(VIRTUAL_CLUSTER),
         count: 3,
         root: hex(ROOT),
-        seen: Some(Seen {
-            epoch: uid(EPOCH),
-            version: 412,
-        }),
+        seen: Some(Seen { epoch: uid(EPOCH), version: 412 }),
     };
-    let first = Hello {
-        count: 0,
-        root: hex(NO_ROOT),
-        seen: None,
-        ..full.clone()
-    };
-    is_golden(
-        include_str!("golden/hello.ndjson"),
-        &[FromAgent::Hello(full), FromAgent::Hello(first)],
-    );
+    let first = Hello { count: 0, root: hex(NO_ROOT), seen: None, ..full.clone() };
+    is_golden(include_str!("golden/hello.ndjson"), &[FromAgent::Hello(full), FromAgent::Hello(first)]);
 }
 
 #[test]
@@ -77,10 +66,7 @@ fn the_hash_in_a_put_is_that_of_its_service() {
 
 #[test]
 fn delete() {
-    let delete = Delete {
-        key: edge(),
-        uid: uid(EDGE_UID),
-    };
+    let delete = Delete { key: edge(), uid: uid(EDGE_UID) };
     is_golden(include_str!("golden/delete.ndjson"), &[FromAgent::Delete(delete)]);
 }
 
@@ -97,16 +83,8 @@ fn end_of_a_snapshot_and_of_an_empty_one() {
 #[test]
 fn beat_of_an_agent_with_numbers_of_any_size() {
     let beats = [
-        AgentBeat {
-            count: 3,
-            root: hex(ROOT),
-            ready: true,
-        },
-        AgentBeat {
-            count: u64::MAX,
-            root: hex(&"f".repeat(32)),
-            ready: false,
-        },
+        AgentBeat { count: 3, root: hex(ROOT), ready: true },
+        AgentBeat { count: u64::MAX, root: hex(&"f".repeat(32)), ready: false },
     ];
     is_golden(include_str!("golden/agent-beat.ndjson"), &beats.map(FromAgent::Beat));
 }
@@ -118,10 +96,7 @@ fn welcome_of_an_active_and_of_a_standby_agent() {
         session: uid("s-7"),
         epoch: uid(EPOCH),
         role: Role::Active,
-        limits: Limits {
-            in_flight: 256,
-            annotations: vec!["example.com/owner".to_owned()],
-        },
+        limits: Limits { in_flight: 256, annotations: vec!["example.com/owner".to_owned()] },
         resume: Resume::Snapshot,
         ends_in_s: 2700,
         warnings: vec!["two pods of this virtual cluster write".to_owned()],
@@ -129,19 +104,13 @@ fn welcome_of_an_active_and_of_a_standby_agent() {
     let standby = Welcome {
         session: uid("s-8"),
         role: Role::Standby,
-        limits: Limits {
-            in_flight: 256,
-            annotations: Vec::new(),
-        },
+        limits: Limits { in_flight: 256, annotations: Vec::new() },
         resume: Resume::Nothing,
         ends_in_s: 1800,
         warnings: Vec::new(),
         ..active.clone()
     };
-    is_golden(
-        include_str!("golden/welcome.ndjson"),
-        &[FromHost::Welcome(active), FromHost::Welcome(standby)],
-    );
+    is_golden(include_str!("golden/welcome.ndjson"), &[FromHost::Welcome(active), FromHost::Welcome(standby)]);
 }
 
 #[test]
@@ -175,10 +144,7 @@ fn answer_with_everything_without_numbers_and_without_a_twin() {
 #[test]
 fn want_some_and_want_all() {
     let keys = vec![Key::service("a", "b").unwrap(), Key::service("default", "db").unwrap()];
-    is_golden(
-        include_str!("golden/want.ndjson"),
-        &[FromHost::Want(Want::Keys(keys)), FromHost::Want(Want::All)],
-    );
+    is_golden(include_str!("golden/want.ndjson"), &[FromHost::Want(Want::Keys(keys)), FromHost::Want(Want::All)]);
 }
 
 #[test]
@@ -188,11 +154,7 @@ fn beat_of_a_host() {
 
 #[test]
 fn bye_for_every_reason() {
-    let drained = Bye {
-        reason: ByeReason::Draining,
-        message: "host-api restarts".to_owned(),
-        retry_after_s: Some(3),
-    };
+    let drained = Bye { reason: ByeReason::Draining, message: "host-api restarts".to_owned(), retry_after_s: Some(3) };
     let rest = [
         ByeReason::Superseded,
         ByeReason::Slow,
@@ -201,11 +163,7 @@ fn bye_for_every_reason() {
         ByeReason::Malformed,
         ByeReason::Unknown,
     ];
-    let rest = rest.map(|reason| Bye {
-        reason,
-        message: String::new(),
-        retry_after_s: None,
-    });
+    let rest = rest.map(|reason| Bye { reason, message: String::new(), retry_after_s: None });
     let byes = [drained].into_iter().chain(rest).map(FromHost::Bye).collect::<Vec<_>>();
     is_golden(include_str!("golden/bye.ndjson"), &byes);
 }
@@ -218,10 +176,7 @@ where
     assert_eq!(file.lines().count(), messages.len());
     for (line, message) in file.split_inclusive('\n').zip(messages) {
         assert_eq!(std::str::from_utf8(&encode(message).unwrap()).unwrap(), line);
-        assert_eq!(
-            decode::<M>(line.trim_end_matches('\n').as_bytes()).as_ref(),
-            Ok(message)
-        );
+        assert_eq!(decode::<M>(line.trim_end_matches('\n').as_bytes()).as_ref(), Ok(message));
     }
 }
 
@@ -327,11 +282,7 @@ fn rejected() -> Answer {
         message: "node port 30053 is held on the host".to_owned(),
         numbers: Some(Numbers {
             cluster_ips: vec![ip("10.43.7.9"), ip("fd00:43::7:9")],
-            node_ports: vec![NodePort {
-                port: number(53),
-                protocol: Protocol::UDP,
-                node_port: number(31_053),
-            }],
+            node_ports: vec![NodePort { port: number(53), protocol: Protocol::UDP, node_port: number(31_053) }],
             health_check_node_port: Some(number(32_100)),
         }),
         load_balancer: vec![
@@ -340,11 +291,7 @@ fn rejected() -> Answer {
                 hostname: None,
                 ip_mode: Some("VIP".to_owned()),
                 ports: vec![
-                    IngressPort {
-                        port: number(53),
-                        protocol: Protocol::UDP,
-                        error: None,
-                    },
+                    IngressPort { port: number(53), protocol: Protocol::UDP, error: None },
                     IngressPort {
                         port: number(53),
                         protocol: Protocol::TCP,
@@ -352,10 +299,7 @@ fn rejected() -> Answer {
                     },
                 ],
             },
-            Ingress {
-                hostname: Some("lb.example.com".to_owned()),
-                ..Ingress::default()
-            },
+            Ingress { hostname: Some("lb.example.com".to_owned()), ..Ingress::default() },
         ],
         conditions: vec![
             Condition {
@@ -394,8 +338,5 @@ fn number(number: u16) -> NonZeroU16 {
 }
 
 fn map<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, String> {
-    entries
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }

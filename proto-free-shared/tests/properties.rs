@@ -199,11 +199,7 @@ fn is_in_our_words(error: &LineError) -> Result<(), TestCaseError> {
         "agent must be a version of at most # printable characters",
     ];
     let text = error.to_string();
-    let words = text
-        .split(' ')
-        .map(|word| word.parse::<usize>().map_or(word, |_| "#"))
-        .collect::<Vec<_>>()
-        .join(" ");
+    let words = text.split(' ').map(|word| word.parse::<usize>().map_or(word, |_| "#")).collect::<Vec<_>>().join(" ");
     prop_assert!(WORDS.contains(&words.as_str()), "{}", text);
     Ok(())
 }
@@ -230,10 +226,7 @@ fn read(chunks: &[&[u8]]) -> Read {
 
 /// What [`read`] must give, said in another way.
 fn split(stream: &[u8]) -> Read {
-    let mut lines = stream
-        .split(|&byte| byte == b'\n')
-        .map(<[u8]>::to_vec)
-        .collect::<Vec<_>>();
+    let mut lines = stream.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>();
     let long = lines.iter().position(|line| line.len() > LINE_BYTES);
     // What follows the last newline is no line yet.
     lines.truncate(long.unwrap_or(lines.len() - 1));

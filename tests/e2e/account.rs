@@ -42,15 +42,9 @@ async fn the_agents_account_does_all_the_work_and_is_mended_when_a_tenant_delete
     let (host, host_api) = (rig.host().await?, rig.host_api().await?);
     let world = World::on(host, host_api, Arc::clone(&plane), "account", TenantOptions::default()).await?;
     let services = world.namespace("first").await?;
-    let headless = |name| {
-        service(
-            name,
-            json!({"clusterIP": "None", "selector": {"app": "a"}, "ports": [{"port": 80}]}),
-        )
-    };
-    world
-        .twin(&create(&services, &headless("before")).await?, |_| true)
-        .await?;
+    let headless =
+        |name| service(name, json!({"clusterIP": "None", "selector": {"app": "a"}, "ports": [{"port": 80}]}));
+    world.twin(&create(&services, &headless("before")).await?, |_| true).await?;
 
     let accounts: Api<ServiceAccount> = Api::namespaced(world.virtual_cluster.clone(), "kube-system");
     let roles: Api<ClusterRole> = Api::all(world.virtual_cluster.clone());
@@ -67,34 +61,24 @@ async fn the_agents_account_does_all_the_work_and_is_mended_when_a_tenant_delete
         bindings.get(NAME).await
     })
     .await?;
-    world
-        .twin(&create(&services, &headless("after")).await?, |_| true)
-        .await?;
+    world.twin(&create(&services, &headless("after")).await?, |_| true).await?;
 
     let entries = plane.audit().since(start).await?;
     let of = |user: &str| entries.iter().filter(|entry| entry.user == user).collect::<Vec<_>>();
     let (admin, own) = (of(ADMIN_USER), of(AGENT_USER));
     assert!(
         !admin.is_empty()
-            && own
-                .iter()
-                .any(|entry| (entry.verb.as_str(), entry.resource.as_str()) == ("watch", "services"))
+            && own.iter().any(|entry| (entry.verb.as_str(), entry.resource.as_str()) == ("watch", "services"))
     );
     for entry in admin {
-        ensure!(
-            is_upkeep(entry),
-            "the administrator's credential was used for {entry:?}"
-        );
+        ensure!(is_upkeep(entry), "the administrator's credential was used for {entry:?}");
     }
     for entry in own {
         let reading = ["get", "list", "watch"].contains(&entry.verb.as_str());
         let allowed = entry.resource == "services" || (entry.resource == "namespaces" && entry.name == "kube-system");
         ensure!(reading && allowed, "the agent's account was used for {entry:?}");
     }
-    let minted = entries
-        .iter()
-        .filter(|entry| entry.resource == "serviceaccounts/token")
-        .count();
+    let minted = entries.iter().filter(|entry| entry.resource == "serviceaccounts/token").count();
     assert_eq!(minted, 2, "one token at the start, one with the mended account");
     Ok(())
 }

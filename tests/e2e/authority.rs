@@ -38,39 +38,26 @@ async fn a_refusal_of_host_api_itself_is_soon_tried_again() -> Result<()> {
     bindings.delete(NAME, &DeleteParams::default()).await?;
     let account = host.client_for_service_account("k3k-expose", NAME).await?;
     let services: Api<k8s_openapi::api::core::v1::Service> = Api::all(account);
-    eventually("the loss of the role", SOON, async || {
-        match services.list(&ListParams::default()).await {
-            Err(Error::Api(status)) if status.code == 403 => Ok(()),
-            other => anyhow::bail!("{:?}", other.map(|list| list.items.len())),
-        }
+    eventually("the loss of the role", SOON, async || match services.list(&ListParams::default()).await {
+        Err(Error::Api(status)) if status.code == 403 => Ok(()),
+        other => anyhow::bail!("{:?}", other.map(|list| list.items.len())),
     })
     .await?;
     session.send(&FromAgent::Put(new.clone())).await?;
     session.send(&FromAgent::Delete(delete(&old))).await?;
     let answer = session.answer_for(&new.key).await?;
-    assert_eq!(
-        (answer.outcome, answer.reason),
-        (Outcome::Pending, Reason::HostUnavailable)
-    );
+    assert_eq!((answer.outcome, answer.reason), (Outcome::Pending, Reason::HostUnavailable));
 
     let began = Instant::now();
     apply_rbac(&client).await?;
     assert_eq!(settled_by(&mut session, &new).await?, Reason::Applied);
     eventually("the deletion", SOON, async || {
         let left = twins(&tenant).await?;
-        ensure!(
-            left.len() == 1 && left.contains_key(&tenant.twin_name("new", "first")),
-            "{:?}",
-            left.keys()
-        );
+        ensure!(left.len() == 1 && left.contains_key(&tenant.twin_name("new", "first")), "{:?}", left.keys());
         anyhow::Ok(())
     })
     .await?;
-    took(
-        "writes after the role was back",
-        began.elapsed(),
-        Duration::from_secs(3),
-    );
+    took("writes after the role was back", began.elapsed(), Duration::from_secs(3));
     Ok(())
 }
 

@@ -80,11 +80,7 @@ async fn chaos() -> Result<()> {
         anyhow::Ok(())
     })
     .await?;
-    took(
-        "equal state after the return of the last one",
-        began.elapsed(),
-        Duration::from_secs(10),
-    );
+    took("equal state after the return of the last one", began.elapsed(), Duration::from_secs(10));
     let standing = services.list(&ListParams::default()).await?.items.len();
     assert!(count == standing && count > 0, "{count} twins, {standing} Services");
     world.agent.wait_ok("/syncz", PATIENCE).await?;
@@ -102,12 +98,7 @@ impl Victims {
         let host_api = HostApi::start(&host, HostApiOptions::default()).await?;
         let world = World::on(&host, &host_api, Arc::clone(&plane), "chaos", TenantOptions::default()).await?;
         let returning = |plane| Returning { plane, under_way: None };
-        Ok(Self {
-            host: returning(host),
-            virtual_cluster: returning(plane),
-            host_api,
-            world,
-        })
+        Ok(Self { host: returning(host), virtual_cluster: returning(plane), host_api, world })
     }
 
     /// `kill -9` and begin to start again.
@@ -150,11 +141,7 @@ async fn change(services: &Api<Service>, rng: &mut Rng, number: usize) -> Result
     let (name, kind) = (format!("web-{}", rng.usize(..NAMES)), rng.u8(..10));
     eventually("a change taken", PATIENCE, async || {
         let Some(standing) = services.get_opt(&name).await? else {
-            return done(
-                services
-                    .create(&PostParams::default(), &made(&name, number, kind))
-                    .await,
-            );
+            return done(services.create(&PostParams::default(), &made(&name, number, kind)).await);
         };
         if kind < 3 {
             return done(services.delete(&name, &DeleteParams::default()).await);
@@ -166,11 +153,7 @@ async fn change(services: &Api<Service>, rng: &mut Rng, number: usize) -> Result
             _ => json!({"spec": {"publishNotReadyAddresses": number.is_multiple_of(2)}}),
         };
         ensure!(standing.metadata.deletion_timestamp.is_none(), "it is going");
-        done(
-            services
-                .patch(&standing.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
-                .await,
-        )
+        done(services.patch(&standing.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await)
     })
     .await
 }

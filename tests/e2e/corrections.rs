@@ -22,21 +22,10 @@ async fn a_wish_that_is_corrected_while_the_host_refuses_it_is_not_lost() -> Res
         outside.service_type = ServiceType::NodePort;
         // Below the host's range: the host refuses it, which host-api cannot know before.
         outside.ports[0].node_port = Some(outside.ports[0].port);
-        refused.push(put(
-            "shop",
-            &format!("web-{number}"),
-            &format!("uid-{number}"),
-            outside,
-        )?);
+        refused.push(put("shop", &format!("web-{number}"), &format!("uid-{number}"), outside)?);
     }
-    let corrected = refused.iter().map(|put_| {
-        put(
-            "shop",
-            put_.key.name(),
-            put_.uid.as_str(),
-            cluster_ip_service("web", 81)?,
-        )
-    });
+    let corrected =
+        refused.iter().map(|put_| put("shop", put_.key.name(), put_.uid.as_str(), cluster_ip_service("web", 81)?));
     let corrected = corrected.collect::<Result<Vec<Put>>>()?;
     let token = tenant.server_pod_token(0).await?;
     let (mut session, _) = WireSession::open(rig.host_api().await?, &token, hello("cluster", &corrected)?).await?;
@@ -46,15 +35,8 @@ async fn a_wish_that_is_corrected_while_the_host_refuses_it_is_not_lost() -> Res
     }
     for wish in &corrected {
         let answer = session.settled(wish).await?;
-        assert_eq!(
-            answer.outcome,
-            Outcome::Applied,
-            "what was refused was another wish: {answer:?}"
-        );
-        let twin = tenant
-            .host_services()
-            .get(&tenant.twin_name(wish.key.name(), "shop"))
-            .await?;
+        assert_eq!(answer.outcome, Outcome::Applied, "what was refused was another wish: {answer:?}");
+        let twin = tenant.host_services().get(&tenant.twin_name(wish.key.name(), "shop")).await?;
         assert_eq!(twin.spec.and_then(|spec| spec.type_).as_deref(), Some("ClusterIP"));
     }
     Ok(())

@@ -29,10 +29,7 @@ async fn a_session_ends_a_minute_before_its_token() -> Result<()> {
     assert!((1..=3).contains(&welcome.ends_in_s), "{welcome:?}");
     assert_eq!(session.bye().await?.reason, ByeReason::Expired);
     let lasted = began.elapsed();
-    assert!(
-        lasted < Duration::from_secs(60),
-        "the token itself may have ended it after {lasted:?}"
-    );
+    assert!(lasted < Duration::from_secs(60), "the token itself may have ended it after {lasted:?}");
     Ok(())
 }
 
@@ -45,23 +42,11 @@ async fn an_agent_renews_its_session_before_it_ends_and_says_nothing_again() -> 
     let plane = virtual_cluster("renewal").await?;
     let services = Api::namespaced(plane.client().await?, "default");
     let spec = json!({"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]});
-    create_all(
-        &services,
-        (0..20)
-            .map(|number| service(&format!("web-{number}"), spec.clone()))
-            .collect(),
-    )
-    .await?;
+    create_all(&services, (0..20).map(|number| service(&format!("web-{number}"), spec.clone())).collect()).await?;
 
     let good = tenant.server_pod_token(0).await?;
     let short = lasting(host, &good, 70).await?;
-    let agent = Agent::start(
-        &plane,
-        host_api,
-        &short,
-        AgentOptions::in_pod(&tenant.server_pod_name(0)),
-    )
-    .await?;
+    let agent = Agent::start(&plane, host_api, &short, AgentOptions::in_pod(&tenant.server_pod_name(0))).await?;
     session_up(&agent).await?;
     agent.token_file().write(&good)?;
     outcomes(&agent, "applied", 20, SOON).await?;
@@ -71,10 +56,7 @@ async fn an_agent_renews_its_session_before_it_ends_and_says_nothing_again() -> 
     eventually("the renewal", SOON, async || {
         let up = metric(&agent, "k3k_expose_agent_session_up").await?;
         assert!(up > 0.5, "there was a moment without a session");
-        ensure!(
-            metric(&agent, "k3k_expose_agent_sessions_total{result=\"renewed\"}").await? > 0.5,
-            "not yet"
-        );
+        ensure!(metric(&agent, "k3k_expose_agent_sessions_total{result=\"renewed\"}").await? > 0.5, "not yet");
         Ok(())
     })
     .await?;

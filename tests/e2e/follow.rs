@@ -21,10 +21,7 @@ async fn a_service_gets_its_twin_follows_its_changes_and_goes() -> Result<()> {
     let web = create(&services, &service("web", spec)).await?;
     let twin = world.follows(&web).await?;
     let selector = json!({"app": "web", "k3k.io/clusterName": "mine", "k3k.io/namespace": "first"});
-    assert_eq!(
-        json!(twin.spec.as_ref().and_then(|spec| spec.selector.clone())),
-        selector
-    );
+    assert_eq!(json!(twin.spec.as_ref().and_then(|spec| spec.selector.clone())), selector);
 
     let patch = json!({"spec": {"sessionAffinity": "ClientIP", "selector": {"app": null, "tier": "front"}}});
     let web = change(&services, "web", patch).await?;
@@ -47,10 +44,7 @@ async fn every_change_of_a_load_balancer_follows() -> Result<()> {
     for patch in changes() {
         let start = Instant::now();
         let web = replace(&services, "web", patch.clone()).await?;
-        let twin = world
-            .follows(&web)
-            .await
-            .map_err(|error| error.context(patch.to_string()))?;
+        let twin = world.follows(&web).await.map_err(|error| error.context(patch.to_string()))?;
         slowest = slowest.max(start.elapsed());
         assert_eq!(twin.uid(), uid, "{patch} made another twin");
     }
@@ -90,12 +84,7 @@ fn changes() -> Vec<Value> {
         json!({"allocateLoadBalancerNodePorts": true}),
         json!({"externalIPs": ["192.0.2.77"], "loadBalancerIP": "192.0.2.78"}),
     ];
-    let labels = [
-        json!({"team": "a", "app.kubernetes.io/name": "web"}),
-        json!({"team": "b"}),
-        json!({"team": null}),
-    ];
+    let labels = [json!({"team": "a", "app.kubernetes.io/name": "web"}), json!({"team": "b"}), json!({"team": null})];
     let spec = spec.into_iter().map(|spec| json!({"spec": spec}));
-    spec.chain(labels.into_iter().map(|labels| json!({"metadata": {"labels": labels}})))
-        .collect()
+    spec.chain(labels.into_iter().map(|labels| json!({"metadata": {"labels": labels}}))).collect()
 }

@@ -29,18 +29,13 @@ async fn services_deleted_while_the_agent_was_down_lose_their_twins_and_an_empti
     let mark = audit.mark().await?;
     world.agent.kill().await?;
     for number in [3, 5] {
-        services
-            .delete(&format!("web-{number}"), &DeleteParams::default())
-            .await?;
+        services.delete(&format!("web-{number}"), &DeleteParams::default()).await?;
     }
     world.agent.restart().await?;
     session_up(&world.agent).await?;
     in_sync(&world, STANDING).await?;
     let written = writes(&audit, mark, &world.tenant.namespace).await?;
-    assert!(
-        written.len() == 2 && written.iter().all(|entry| entry.verb == "delete"),
-        "{written:?}"
-    );
+    assert!(written.len() == 2 && written.iter().all(|entry| entry.verb == "delete"), "{written:?}");
 
     let mark = audit.mark().await?;
     world.agent.kill().await?;
@@ -125,8 +120,5 @@ fn headless(count: usize) -> Vec<Service> {
 
 /// A Service without numbers, so that nobody else can hold them.
 fn named(name: &str) -> Service {
-    service(
-        name,
-        json!({"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]}),
-    )
+    service(name, json!({"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}]}))
 }

@@ -31,34 +31,14 @@ async fn what_is_no_message_ends_the_session_with_a_reason_and_nothing_else() ->
     assert!(duplicate_field != good && duplicate_key != good, "{good}");
     let table: [(&str, Vec<u8>, ByeReason); 9] = [
         ("a broken line", b"{\"put\":{\n".to_vec(), ByeReason::Malformed),
-        (
-            "half a put",
-            format!("{}\n", &good[..good.len() / 2]).into(),
-            ByeReason::Malformed,
-        ),
+        ("half a put", format!("{}\n", &good[..good.len() / 2]).into(), ByeReason::Malformed),
         ("an empty line", b"\n".to_vec(), ByeReason::Malformed),
-        (
-            "nested brackets",
-            format!("{}\n", "[".repeat(10_000)).into(),
-            ByeReason::Malformed,
-        ),
-        (
-            "invalid utf-8",
-            b"{\"put\":\"\xff\xfe\"}\n".to_vec(),
-            ByeReason::Malformed,
-        ),
+        ("nested brackets", format!("{}\n", "[".repeat(10_000)).into(), ByeReason::Malformed),
+        ("invalid utf-8", b"{\"put\":\"\xff\xfe\"}\n".to_vec(), ByeReason::Malformed),
         ("a duplicate field", duplicate_field.into(), ByeReason::Malformed),
         ("a duplicate selector key", duplicate_key.into(), ByeReason::Malformed),
-        (
-            "an unknown message",
-            b"{\"obey\":{}}\n".to_vec(),
-            ByeReason::Unsupported,
-        ),
-        (
-            "a line of 64 KiB and a byte",
-            format!("{}\n", "x".repeat(64 * 1024 + 1)).into(),
-            ByeReason::Malformed,
-        ),
+        ("an unknown message", b"{\"obey\":{}}\n".to_vec(), ByeReason::Unsupported),
+        ("a line of 64 KiB and a byte", format!("{}\n", "x".repeat(64 * 1024 + 1)).into(), ByeReason::Malformed),
     ];
     for (name, bytes, reason) in table {
         let mut session = stage.session(Resume::Nothing).await?;
@@ -77,9 +57,7 @@ async fn a_snapshot_that_is_cut_or_does_not_add_up_deletes_nothing() -> Result<(
     let session = stage.session(Resume::Snapshot).await?;
     session.send(&FromAgent::Put(stage.said[0].clone())).await?;
     session.send_raw("{\"put\":".as_bytes()).await?;
-    stage
-        .unharmed("the middle of a line in the middle of a snapshot")
-        .await?;
+    stage.unharmed("the middle of a line in the middle of a snapshot").await?;
     drop(session);
     stage.unharmed("a snapshot cut in half").await?;
 
@@ -91,13 +69,7 @@ async fn a_snapshot_that_is_cut_or_does_not_add_up_deletes_nothing() -> Result<(
 
     let ends = [
         ("an end that counts too many", end(&stage.said)),
-        (
-            "an end of another root",
-            End {
-                root: Root::default(),
-                ..end(&stage.said[..1])
-            },
-        ),
+        ("an end of another root", End { root: Root::default(), ..end(&stage.said[..1]) }),
     ];
     for (name, end) in ends {
         let mut session = stage.session(Resume::Snapshot).await?;
@@ -136,11 +108,7 @@ async fn a_line_without_an_end_costs_host_api_no_memory() -> Result<()> {
     // Before the first line is complete nobody has been let in, and the bound is the same.
     let first = Bytes::from(vec![b'x'; 64 * 1024 + 1]);
     match WireSession::open_raw(&stage.host_api, &stage.token, first).await {
-        Err(problem) => assert_eq!(
-            (problem.status, problem.reason.as_str()),
-            (400, "BadHello"),
-            "{problem}"
-        ),
+        Err(problem) => assert_eq!((problem.status, problem.reason.as_str()), (400, "BadHello"), "{problem}"),
         Ok(_) => bail!("a first line without an end was welcomed"),
     }
     assert!(stage.host_api.process().await.exit().is_none());

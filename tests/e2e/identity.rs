@@ -24,32 +24,18 @@ async fn a_token_that_proves_no_living_pod_is_refused_by_its_own_reason() -> Res
     let client = host.client().await?;
     let tenant = Tenant::create(&client, "host-tokens", "mine", TenantOptions::default()).await?;
     let good = tenant.server_pod_token(0).await?;
-    let unbound = TokenWish {
-        audiences: vec![AUDIENCE.to_owned()],
-        seconds: 3600,
-        pod: None,
-    };
+    let unbound = TokenWish { audiences: vec![AUDIENCE.to_owned()], seconds: 3600, pod: None };
     let table = [
         (String::new(), 401, "TokenMissing"),
         ("no.token.at-all".to_owned(), 401, "TokenRejected"),
         (token::expired(host, &good).await?, 401, "TokenExpired"),
-        (
-            tenant.pod_token(&tenant.server_pod_name(0), "somebody-else").await?,
-            401,
-            "WrongAudience",
-        ),
-        (
-            token::request(&client, &tenant.namespace, "default", unbound).await?,
-            403,
-            "NotAServerPod",
-        ),
+        (tenant.pod_token(&tenant.server_pod_name(0), "somebody-else").await?, 401, "WrongAudience"),
+        (token::request(&client, &tenant.namespace, "default", unbound).await?, 403, "NotAServerPod"),
     ];
     for (token, status, reason) in table {
         assert_eq!(refusal(&token).await?, (status, reason.to_owned()));
     }
-    WireSession::open(Rig::shared().host_api().await?, &good, hello("vc", &[])?)
-        .await
-        .context("the good token")?;
+    WireSession::open(Rig::shared().host_api().await?, &good, hello("vc", &[])?).await.context("the good token")?;
 
     tenant.set_pod_phase(&tenant.server_pod_name(0), "Succeeded").await?;
     assert_eq!(refusal(&good).await?, (403, "PodGone".to_owned()));
@@ -59,10 +45,7 @@ async fn a_token_that_proves_no_living_pod_is_refused_by_its_own_reason() -> Res
     assert!(["PodGone", "TokenRejected"].contains(&reason.as_str()), "{reason}");
     tenant.create_server_pod(0).await?;
     let (_, reason) = refusal(&good).await?;
-    assert!(
-        ["PodGone", "TokenRejected"].contains(&reason.as_str()),
-        "a namesake of the pod: {reason}"
-    );
+    assert!(["PodGone", "TokenRejected"].contains(&reason.as_str()), "a namesake of the pod: {reason}");
     Ok(())
 }
 
@@ -73,10 +56,7 @@ async fn a_pod_that_is_no_server_of_a_shared_mode_cluster_is_refused_whatever_it
     let set = Tenant::stateful_set_reference(&tenant.stateful_set, &tenant.stateful_set_uid);
     let lonely = reference(&tenant, "lonely", None).await?;
     let second = reference(&tenant, "second", Some(tenant.owner_reference(true))).await?;
-    let passenger = OwnerReference {
-        controller: None,
-        ..set.clone()
-    };
+    let passenger = OwnerReference { controller: None, ..set.clone() };
     let table = [
         ("in-costume", vec![]),
         ("k3k-mine-server-x", vec![set.clone()]),
@@ -90,14 +70,7 @@ async fn a_pod_that_is_no_server_of_a_shared_mode_cluster_is_refused_whatever_it
     ];
     for (name, owners) in table {
         let labels = tenant.server_labels();
-        tenant
-            .create_pod(HostPod {
-                name: name.to_owned(),
-                labels,
-                owners,
-                ..HostPod::default()
-            })
-            .await?;
+        tenant.create_pod(HostPod { name: name.to_owned(), labels, owners, ..HostPod::default() }).await?;
         let token = tenant.pod_token(name, AUDIENCE).await?;
         assert_eq!(refusal(&token).await?, (403, "NotAServerPod".to_owned()), "{name}");
     }
@@ -117,16 +90,9 @@ async fn an_agent_that_is_refused_stays_up_says_each_reason_once_and_retries_slo
     let client = rig.host().await?.client().await?;
     let tenant = unsupported(&client, "refused", Mode::Virtual).await?;
     let good = Tenant::create(&client, "host-refused", "mine", TenantOptions::default()).await?;
-    good.create_pod(HostPod {
-        name: "in-costume".to_owned(),
-        labels: good.server_labels(),
-        ..HostPod::default()
-    })
-    .await?;
-    let (virtual_mode, costume) = (
-        tenant.server_pod_token(0).await?,
-        good.pod_token("in-costume", AUDIENCE).await?,
-    );
+    good.create_pod(HostPod { name: "in-costume".to_owned(), labels: good.server_labels(), ..HostPod::default() })
+        .await?;
+    let (virtual_mode, costume) = (tenant.server_pod_token(0).await?, good.pod_token("in-costume", AUDIENCE).await?);
     let plane = virtual_cluster("quiet").await?;
     let began = Instant::now();
     let options = AgentOptions::in_pod(&tenant.server_pod_name(0));
@@ -146,10 +112,7 @@ async fn an_agent_that_is_refused_stays_up_says_each_reason_once_and_retries_slo
     let lines = agent.log_lines()?;
     let said = |reason: &str| lines.iter().filter(|line| line.contains(reason)).count();
     assert_eq!((said("UnsupportedMode"), said("NotAServerPod")), (1, 1), "{lines:#?}");
-    assert!(
-        said("exposure is not available") == 1,
-        "the reason comes in words: {lines:#?}"
-    );
+    assert!(said("exposure is not available") == 1, "the reason comes in words: {lines:#?}");
     let tries = metric(&agent, REFUSED).await?;
     let at_most = 5.0 * began.elapsed().as_secs_f64();
     assert!(tries <= at_most.max(5.0), "{tries} tries in {:?}", began.elapsed());
@@ -176,22 +139,14 @@ async fn a_session_ends_with_its_pod_and_with_its_cluster() -> Result<()> {
     let began = Instant::now();
     tenant.delete_pod(&tenant.server_pod_name(0)).await?;
     assert_eq!(session.bye().await?.reason, ByeReason::Expired);
-    took(
-        "end of a session after its pod went",
-        began.elapsed(),
-        Duration::from_secs(1),
-    );
+    took("end of a session after its pod went", began.elapsed(), Duration::from_secs(1));
 
     tenant.create_server_pod(0).await?;
     let mut session = open().await?;
     let began = Instant::now();
     tenant.delete_cluster().await?;
     assert_eq!(session.bye().await?.reason, ByeReason::Expired);
-    took(
-        "end of a session after its Cluster went",
-        began.elapsed(),
-        Duration::from_secs(1),
-    );
+    took("end of a session after its Cluster went", began.elapsed(), Duration::from_secs(1));
     Ok(())
 }
 
@@ -201,28 +156,19 @@ async fn refusal(token: &str) -> Result<(u16, String)> {
         Err(problem) => problem,
         Ok((_, welcome)) => anyhow::bail!("it was welcomed: {welcome:?}"),
     };
-    ensure!(
-        !problem.detail.is_empty() && !problem.detail.starts_with("no problem details"),
-        "{problem}"
-    );
+    ensure!(!problem.detail.is_empty() && !problem.detail.starts_with("no problem details"), "{problem}");
     let Problem { status, reason, .. } = problem;
     Ok((status, reason))
 }
 
 async fn unsupported(client: &Client, cluster: &str, mode: Mode) -> Result<Tenant> {
-    let options = TenantOptions {
-        mode,
-        ..TenantOptions::default()
-    };
+    let options = TenantOptions { mode, ..TenantOptions::default() };
     Tenant::create(client, &format!("host-{cluster}-mode"), cluster, options).await
 }
 
 async fn reference(tenant: &Tenant, set: &str, owner: Option<OwnerReference>) -> Result<OwnerReference> {
     let made = tenant.create_stateful_set(set, owner, 1).await?;
-    Ok(Tenant::stateful_set_reference(
-        set,
-        &made.uid().context("an object has a UID")?,
-    ))
+    Ok(Tenant::stateful_set_reference(set, &made.uid().context("an object has a UID")?))
 }
 
 /// Waits until this is what the agent was refused for last.

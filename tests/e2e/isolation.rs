@@ -26,10 +26,7 @@ async fn equal_names_in_two_namespaces_and_two_tenants_of_one_host_namespace_sta
     let mut twins = Vec::new();
     for (world, namespace) in [(&mine, "left"), (&mine, "right"), (&other, "left"), (&other, "right")] {
         let services = world.namespace(namespace).await?;
-        let pod = world
-            .tenant
-            .tenant_pod("web", namespace, &[("app", "web")], true)
-            .await?;
+        let pod = world.tenant.tenant_pod("web", namespace, &[("app", "web")], true).await?;
         let ip = pod.status.and_then(|status| status.pod_ip).unwrap_or_default();
         let web = json!({"selector": {"app": "web"}, "ports": [{"port": 80}]});
         let web = create(&services, &service("web", web)).await?;
@@ -75,12 +72,7 @@ async fn a_token_of_one_tenant_never_changes_anothers_twins() -> Result<()> {
     let victim = tenant(&host, "host-by-hand", "victim").await?;
     let liar = tenant(&host, "host-by-hand", "liar").await?;
     let theirs = (0..12).map(|number| {
-        put(
-            "shop",
-            &format!("web-{number}"),
-            &format!("uid-{number}"),
-            cluster_ip_service("web", 80 + number)?,
-        )
+        put("shop", &format!("web-{number}"), &format!("uid-{number}"), cluster_ip_service("web", 80 + number)?)
     });
     let theirs = theirs.collect::<Result<Vec<Put>>>()?;
     let (mut session, welcome) = open(&victim, &theirs).await?;
@@ -92,24 +84,15 @@ async fn a_token_of_one_tenant_never_changes_anothers_twins() -> Result<()> {
 
     // Their virtual cluster, their epoch, nothing wanted: as if everything of theirs were to go.
     let mut lie = hello("theirs", &[])?;
-    lie.seen = Some(k3k_expose_proto::message::Seen {
-        epoch: welcome.epoch.clone(),
-        version: 1,
-    });
+    lie.seen = Some(k3k_expose_proto::message::Seen { epoch: welcome.epoch.clone(), version: 1 });
     let (mut by_liar, _) = WireSession::open(host_api, &liar.server_pod_token(0).await?, lie).await?;
     by_liar.send(&FromAgent::End(end(&[]))).await?;
     for put in &theirs {
         by_liar.send(&FromAgent::Delete(gone(put))).await?;
     }
     // Their keys and UIDs, other contents; then taken back.
-    let forged = theirs.iter().map(|put_| {
-        put(
-            "shop",
-            put_.key.name(),
-            put_.uid.as_str(),
-            cluster_ip_service("evil", 666)?,
-        )
-    });
+    let forged =
+        theirs.iter().map(|put_| put("shop", put_.key.name(), put_.uid.as_str(), cluster_ip_service("evil", 666)?));
     let forged = forged.collect::<Result<Vec<Put>>>()?;
     for put in &forged {
         by_liar.send(&FromAgent::Put(put.clone())).await?;
@@ -118,10 +101,7 @@ async fn a_token_of_one_tenant_never_changes_anothers_twins() -> Result<()> {
         assert_eq!(by_liar.settled(put).await?.reason, Reason::Applied);
     }
     let own = twins_of(&liar, &forged).await?;
-    assert!(
-        own.iter()
-            .all(|twin| twin.owner_references()[0].uid == liar.cluster_uid)
-    );
+    assert!(own.iter().all(|twin| twin.owner_references()[0].uid == liar.cluster_uid));
     assert_eq!(twins_of(&victim, &theirs).await?, before, "puts of their keys");
 
     for put in &forged {
@@ -158,9 +138,7 @@ async fn open(tenant: &Tenant, wanted: &[Put]) -> Result<(WireSession, k3k_expos
 /// The twins as they stand, to the last byte.
 async fn twins_of(tenant: &Tenant, puts: &[Put]) -> Result<Vec<Service>> {
     let services = tenant.host_services();
-    let read = puts
-        .iter()
-        .map(|put| tenant.twin_name(put.key.name(), put.key.namespace()));
+    let read = puts.iter().map(|put| tenant.twin_name(put.key.name(), put.key.namespace()));
     let read = read.map(async |name| services.get(&name).await);
     Ok(try_join_all(read).await?)
 }

@@ -56,14 +56,8 @@ fn kinds(spare_ip: &str) -> Vec<(&'static str, Value)> {
     ]);
     vec![
         ("cluster-ip", json!({"selector": app(), "ports": web()})),
-        (
-            "node-port",
-            json!({"type": "NodePort", "selector": app(), "ports": web()}),
-        ),
-        (
-            "load-balancer",
-            json!({"type": "LoadBalancer", "selector": app(), "ports": web()}),
-        ),
+        ("node-port", json!({"type": "NodePort", "selector": app(), "ports": web()})),
+        ("load-balancer", json!({"type": "LoadBalancer", "selector": app(), "ports": web()})),
         (
             "balancer-of-a-class",
             json!({"type": "LoadBalancer", "selector": app(), "ports": web(), "loadBalancerClass": "example.com/lb",
@@ -73,23 +67,11 @@ fn kinds(spare_ip: &str) -> Vec<(&'static str, Value)> {
             "balancer-without-node-ports",
             json!({"type": "LoadBalancer", "selector": app(), "ports": web(), "allocateLoadBalancerNodePorts": false}),
         ),
-        (
-            "headless",
-            json!({"clusterIP": "None", "selector": app(), "ports": web()}),
-        ),
-        (
-            "headless-without-ports",
-            json!({"clusterIP": "None", "selector": app()}),
-        ),
-        (
-            "headless-without-selector",
-            json!({"clusterIP": "None", "ports": web()}),
-        ),
+        ("headless", json!({"clusterIP": "None", "selector": app(), "ports": web()})),
+        ("headless-without-ports", json!({"clusterIP": "None", "selector": app()})),
+        ("headless-without-selector", json!({"clusterIP": "None", "ports": web()})),
         ("without-selector", json!({"ports": web()})),
-        (
-            "preferring-two-families",
-            json!({"selector": app(), "ports": web(), "ipFamilyPolicy": "PreferDualStack"}),
-        ),
+        ("preferring-two-families", json!({"selector": app(), "ports": web(), "ipFamilyPolicy": "PreferDualStack"})),
         (
             "many-ports",
             json!({"type": "NodePort", "selector": app(), "ports": [
@@ -98,18 +80,12 @@ fn kinds(spare_ip: &str) -> Vec<(&'static str, Value)> {
                 {"name": "metrics", "port": 9090, "targetPort": 9091}]}),
         ),
         ("tcp-and-udp", json!({"selector": app(), "ports": both.clone()})),
-        (
-            "tcp-and-udp-outside",
-            json!({"type": "NodePort", "selector": app(), "ports": both}),
-        ),
+        ("tcp-and-udp-outside", json!({"type": "NodePort", "selector": app(), "ports": both})),
         (
             "sctp",
             json!({"type": "NodePort", "selector": app(), "ports": [{"port": 36412, "protocol": "SCTP"}],
                 "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 30}}}),
         ),
-        (
-            "pinned",
-            json!({"type": "NodePort", "clusterIP": spare_ip, "selector": app(), "ports": web()}),
-        ),
+        ("pinned", json!({"type": "NodePort", "clusterIP": spare_ip, "selector": app(), "ports": web()})),
     ]
 }

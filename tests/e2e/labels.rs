@@ -23,11 +23,9 @@ async fn a_selector_is_bound_to_the_tenant_and_its_namespace_whatever_it_asks_fo
     let own = json!({"selector": {"k3k.io/clusterName": "mine", "k3k.io/namespace": "selectors"}, "ports": ports});
     let own = create(&services, &service("own", own)).await?;
     let none = create(&services, &service("none", json!({"ports": ports}))).await?;
-    for (wanted, chosen) in [
-        (greedy, json!({"cluster": "mine", "role": "server"})),
-        (own, json!({})),
-        (none, Value::Null),
-    ] {
+    for (wanted, chosen) in
+        [(greedy, json!({"cluster": "mine", "role": "server"})), (own, json!({})), (none, Value::Null)]
+    {
         let is = world.follows(&wanted).await?.spec.context("a spec")?.selector;
         let mut bound = chosen;
         if !bound.is_null() {
@@ -43,11 +41,7 @@ async fn a_selector_is_bound_to_the_tenant_and_its_namespace_whatever_it_asks_fo
 async fn a_selector_with_a_reserved_key_is_refused_and_takes_the_twin_along() -> Result<()> {
     let world = World::shared("follow", CLUSTER).await?;
     let services = world.namespace("reserved").await?;
-    let reserved = [
-        ("k3k.io/clusterName", "other"),
-        ("k3k.io/namespace", "kube-system"),
-        ("k3k.io/agentName", "x"),
-    ];
+    let reserved = [("k3k.io/clusterName", "other"), ("k3k.io/namespace", "kube-system"), ("k3k.io/agentName", "x")];
     let spec = |selector: Value| json!({"selector": selector, "ports": [{"port": 80}]});
     for (number, (key, value)) in reserved.into_iter().enumerate() {
         let name = format!("refused-{number}");
@@ -57,18 +51,9 @@ async fn a_selector_with_a_reserved_key_is_refused_and_takes_the_twin_along() ->
     }
     let turns = create(&services, &service("turns", spec(json!({"app": "web"})))).await?;
     world.follows(&turns).await?;
-    replace(
-        &services,
-        "turns",
-        json!({"spec": {"selector": {"k3k.io/clusterName": "other"}}}),
-    )
-    .await?;
+    replace(&services, "turns", json!({"spec": {"selector": {"k3k.io/clusterName": "other"}}})).await?;
     world.no_twin("turns", "reserved").await?;
-    let back = replace(
-        &services,
-        "turns",
-        json!({"spec": {"selector": {"k3k.io/clusterName": null, "app": "web"}}}),
-    );
+    let back = replace(&services, "turns", json!({"spec": {"selector": {"k3k.io/clusterName": null, "app": "web"}}}));
     world.follows(&back.await?).await?;
     Ok(())
 }
@@ -84,10 +69,7 @@ async fn reserved_labels_and_unlisted_annotations_never_cross() -> Result<()> {
     });
     let free = json!({"app.kubernetes.io/name": "web", "team": "a", "k3k.io.example.com/x": "y", "notk8s.io/x": "y"});
     let mut labels = reserved.clone();
-    labels
-        .as_object_mut()
-        .context("an object")?
-        .extend(free.as_object().context("an object")?.clone());
+    labels.as_object_mut().context("an object")?.extend(free.as_object().context("an object")?.clone());
     web.metadata.labels = serde_json::from_value(labels)?;
     web.metadata.annotations = serde_json::from_value(json!({
         "service.beta.kubernetes.io/aws-load-balancer-type": "nlb", "example.com/note": "x",
@@ -100,15 +82,7 @@ async fn reserved_labels_and_unlisted_annotations_never_cross() -> Result<()> {
     expected["app.kubernetes.io/managed-by"] = "k3k-expose".into();
     assert_eq!(json!(twin.labels()), expected);
     let keys: Vec<_> = twin.annotations().keys().map(String::as_str).collect();
-    assert_eq!(
-        keys,
-        [
-            "expose.k3k.io/uid",
-            "expose.k3k.io/virtual-cluster",
-            "k3k.io/name",
-            "k3k.io/namespace"
-        ]
-    );
+    assert_eq!(keys, ["expose.k3k.io/uid", "expose.k3k.io/virtual-cluster", "k3k.io/name", "k3k.io/namespace"]);
     assert_ne!(twin.annotations()["expose.k3k.io/virtual-cluster"], "0");
     Ok(())
 }
@@ -139,10 +113,7 @@ async fn what_others_put_on_a_twin_survives_100_updates_of_the_tenant() -> Resul
             for (key, value) in [("example.com/cost", "7"), ("owner", "platform")] {
                 assert_eq!(twin.labels().get(key).map(String::as_str), Some(value), "round {round}");
             }
-            assert_eq!(
-                twin.annotations().get("example.com/dns").map(String::as_str),
-                Some("web.example.com")
-            );
+            assert_eq!(twin.annotations().get("example.com/dns").map(String::as_str), Some("web.example.com"));
         }
     }
     as_another(&world, &name, json!({"metadata": {"finalizers": null}})).await
@@ -163,51 +134,33 @@ async fn others_who_write_their_own_keys_on_a_twin_are_no_contest() -> Result<()
         )
         .await?;
         // A second Service shows that host-api has seen the visit and that what follows from it was told.
-        let fence = create(
-            &services,
-            &service(&format!("fence-{round}"), json!({"ports": [{"port": 80}]})),
-        )
-        .await?;
+        let fence = create(&services, &service(&format!("fence-{round}"), json!({"ports": [{"port": 80}]}))).await?;
         world.follows(&fence).await?;
     }
     let wanted = change(&services, "web", json!({"metadata": {"labels": {"team": "a"}}})).await?;
     has_arrived(&world, &wanted).await?;
-    let refused: Vec<_> = world
-        .agent
-        .log_lines()?
-        .into_iter()
-        .filter(|line| line.contains("services/visitors/web"))
-        .collect();
+    let refused: Vec<_> =
+        world.agent.log_lines()?.into_iter().filter(|line| line.contains("services/visitors/web")).collect();
     assert!(refused.is_empty(), "{refused:?}");
     Ok(())
 }
 
 /// Patches a twin under a name that is nobody's of ours.
 async fn as_another(world: &World, twin: &str, patch: Value) -> Result<()> {
-    let params = PatchParams {
-        field_manager: Some("visitor".to_owned()),
-        ..PatchParams::default()
-    };
-    world
-        .tenant
-        .host_services()
-        .patch(twin, &params, &Patch::Merge(patch))
-        .await?;
+    let params = PatchParams { field_manager: Some("visitor".to_owned()), ..PatchParams::default() };
+    world.tenant.host_services().patch(twin, &params, &Patch::Merge(patch)).await?;
     Ok(())
 }
 
 /// The twin, once it has the tenant's labels, ports and selector, beside what is others' on it.
 async fn has_arrived(world: &World, wanted: &Service) -> Result<Service> {
     let twins = world.tenant.host_services();
-    let name = world
-        .tenant
-        .twin_name(&wanted.name_any(), &wanted.namespace().unwrap_or_default());
+    let name = world.tenant.twin_name(&wanted.name_any(), &wanted.namespace().unwrap_or_default());
     eventually(&format!("{name} is up to date"), SOON, async || {
         let twin = twins.get(&name).await?;
         let mut bare = twin.clone();
         bare.metadata.finalizers = None;
-        bare.labels_mut()
-            .retain(|key, _| !key.starts_with("example.com/") && key != "owner");
+        bare.labels_mut().retain(|key, _| !key.starts_with("example.com/") && key != "owner");
         bare.annotations_mut().retain(|key, _| !key.starts_with("example.com/"));
         let differences = crate::same::differences(&world.tenant, wanted, &bare);
         ensure!(differences.is_empty(), "{}", differences.join("; "));

@@ -77,10 +77,7 @@ async fn a_cluster_that_changes_before_the_hello_comes_counts_as_it_is_then() ->
     }
     assert!(lines.contains("\"Adopting\""), "{lines}");
     let twin = tenant.twin_name("web", "first");
-    assert!(
-        tenant.host_services().get_opt(&twin).await?.is_none(),
-        "k3k's own sync is on"
-    );
+    assert!(tenant.host_services().get_opt(&twin).await?.is_none(), "k3k's own sync is on");
     Ok(())
 }
 
@@ -108,11 +105,7 @@ async fn late(tenant: &Tenant, said: &[Put], meanwhile: impl AsyncFnOnce() -> Re
     let (say, heard) = oneshot::channel::<Vec<u8>>();
     let body = stream::once(async { Ok::<_, Infallible>(heard.await.unwrap_or_default()) }).chain(stream::pending());
     let authorities = reqwest::Certificate::from_pem_bundle(host_api.ca_pem().as_bytes())?;
-    let client = reqwest::Client::builder()
-        .tls_certs_only(authorities)
-        .http2_prior_knowledge()
-        .no_proxy()
-        .build()?;
+    let client = reqwest::Client::builder().tls_certs_only(authorities).http2_prior_knowledge().no_proxy().build()?;
     let request = client
         .post(format!("{}/v1/session", host_api.url()))
         .bearer_auth(tenant.server_pod_token(0).await?)
@@ -130,8 +123,7 @@ async fn late(tenant: &Tenant, said: &[Put], meanwhile: impl AsyncFnOnce() -> Re
         })
         .await?;
         meanwhile().await?;
-        say.send(lines)
-            .map_err(|_| anyhow::anyhow!("the request ended before its hello"))
+        say.send(lines).map_err(|_| anyhow::anyhow!("the request ended before its hello"))
     };
     let (answer, said) = future::join(timeout(SOON, request), meanwhile).await;
     said?;

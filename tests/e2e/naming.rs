@@ -32,10 +32,7 @@ fn name(tail: &str) -> String {
 async fn two_services_whose_names_collide_never_share_a_twin() -> Result<()> {
     let world = World::shared("names", "mycluster").await?;
     let (first, second) = (name("00040b"), name("000736"));
-    assert_eq!(
-        [&first, &second].map(|name| world.tenant.twin_name(name, "default")),
-        [TWIN, TWIN]
-    );
+    assert_eq!([&first, &second].map(|name| world.tenant.twin_name(name, "default")), [TWIN, TWIN]);
     let services = world.services("default");
     let one = create(&services, &service(&first, json!({"ports": [{"port": 80}]}))).await?;
     let twin = world.follows(&one).await?;
@@ -54,40 +51,25 @@ async fn two_services_whose_names_collide_never_share_a_twin() -> Result<()> {
     let third = put("default", &name("05aa64"), "third", cluster_ip_service("web", 80)?)?;
     assert_eq!(neighbor.twin_name(third.key.name(), "default"), TWIN);
     let token = neighbor.server_pod_token(0).await?;
-    let (mut session, _) = WireSession::open(
-        rig.host_api().await?,
-        &token,
-        hello("another", slice::from_ref(&third))?,
-    )
-    .await?;
+    let (mut session, _) =
+        WireSession::open(rig.host_api().await?, &token, hello("another", slice::from_ref(&third))?).await?;
     session.send_snapshot(slice::from_ref(&third)).await?;
     let answer = session.settled(&third).await?;
     assert_eq!((answer.outcome, answer.reason), (Outcome::Rejected, Reason::NameTaken));
-    assert!(
-        !answer.message.contains("mycluster") && answer.numbers.is_none(),
-        "{answer:?}"
-    );
+    assert!(!answer.message.contains("mycluster") && answer.numbers.is_none(), "{answer:?}");
     assert_eq!(world.twin(&one, |_| true).await?.uid(), twin.uid());
     session.send(&k3k_expose_proto::FromAgent::Delete(gone(&third))).await?;
     // A beat is not answered, so another Service shows that the deletion was taken in.
     let fence = put("default", "fence", "fence", cluster_ip_service("web", 80)?)?;
     session.send(&k3k_expose_proto::FromAgent::Put(fence.clone())).await?;
     assert_eq!(session.settled(&fence).await?.reason, Reason::Applied);
-    assert_eq!(
-        world.twin(&one, |_| true).await?.uid(),
-        twin.uid(),
-        "it went with a namesake of another tenant"
-    );
+    assert_eq!(world.twin(&one, |_| true).await?.uid(), twin.uid(), "it went with a namesake of another tenant");
 
     let start = Instant::now();
     delete(&services, &first).await?;
     let two = services.get(&second).await?;
     assert_ne!(world.follows(&two).await?.uid(), twin.uid());
-    took(
-        "the twin of the second after the end of the first",
-        start.elapsed(),
-        FREED,
-    );
+    took("the twin of the second after the end of the first", start.elapsed(), FREED);
     delete(&services, &second).await?;
     world.no_twin(&second, "default").await
 }
@@ -118,22 +100,14 @@ async fn a_foreign_object_with_the_name_of_a_twin_stays_as_it_is() -> Result<()>
         create(&services, &service(name, asks)).await?;
         world.told(name, "foreign", "NameTaken").await?;
         change(&services, name, json!({"metadata": {"labels": {"again": "yes"}}})).await?;
-        let fence = create(
-            &services,
-            &service(&format!("{name}-fence"), json!({"ports": [{"port": 80}]})),
-        )
-        .await?;
+        let fence = create(&services, &service(&format!("{name}-fence"), json!({"ports": [{"port": 80}]}))).await?;
         world.follows(&fence).await?;
         assert_eq!(json!(hosts.get(&foreign.name_any()).await?), json!(foreign), "{name}");
 
         delete(&services, name).await?;
         delete(&services, &fence.name_any()).await?;
         world.no_twin(&fence.name_any(), "foreign").await?;
-        assert_eq!(
-            json!(hosts.get(&foreign.name_any()).await?),
-            json!(foreign),
-            "{name}: it went with the Service"
-        );
+        assert_eq!(json!(hosts.get(&foreign.name_any()).await?), json!(foreign), "{name}: it went with the Service");
 
         let again = create(&services, &service(name, json!({"ports": [{"port": 80}]}))).await?;
         let start = Instant::now();
@@ -144,11 +118,7 @@ async fn a_foreign_object_with_the_name_of_a_twin_stays_as_it_is() -> Result<()>
             anyhow::Ok(())
         })
         .await?;
-        took(
-            &format!("the twin after the {name} foreign object"),
-            start.elapsed(),
-            FREED,
-        );
+        took(&format!("the twin after the {name} foreign object"), start.elapsed(), FREED);
         world.follows(&again).await?;
         delete(&services, name).await?;
         world.no_twin(name, "foreign").await?;

@@ -32,17 +32,10 @@ async fn numbers_that_are_free_on_the_host_are_the_same_on_both_sides() -> Resul
         let (twin, wanted) = (twin.context("a spec")?, wanted.context("a spec")?);
         assert!(twin.cluster_ip.is_some() && twin.cluster_ips == wanted.cluster_ips);
         let node_ports = |ports: Option<Vec<k8s_openapi::api::core::v1::ServicePort>>| {
-            ports
-                .into_iter()
-                .flatten()
-                .map(|port| port.node_port)
-                .collect::<Vec<_>>()
+            ports.into_iter().flatten().map(|port| port.node_port).collect::<Vec<_>>()
         };
         let ports = node_ports(twin.ports);
-        assert!(
-            ports.iter().all(Option::is_some) && ports == node_ports(wanted.ports),
-            "{ports:?}"
-        );
+        assert!(ports.iter().all(Option::is_some) && ports == node_ports(wanted.ports), "{ports:?}");
         assert_eq!(twin.health_check_node_port, wanted.health_check_node_port);
     }
     Ok(())
@@ -88,44 +81,23 @@ async fn waits_for(world: &World, name: &str, wish: Value, holds: Value, reason:
     create(&services, &service("wish", wish)).await?;
     world.told("wish", name, reason).await?;
     for round in 0..5 {
-        change(
-            &services,
-            "wish",
-            json!({"metadata": {"labels": {"round": round.to_string()}}}),
-        )
-        .await?;
-        let fence = change(
-            &services,
-            "fence",
-            json!({"metadata": {"labels": {"round": round.to_string()}}}),
-        )
-        .await?;
+        change(&services, "wish", json!({"metadata": {"labels": {"round": round.to_string()}}})).await?;
+        let fence = change(&services, "fence", json!({"metadata": {"labels": {"round": round.to_string()}}})).await?;
         world.follows(&fence).await?;
     }
     world.no_twin("wish", name).await?;
     let twin = world.tenant.twin_name("wish", name);
     let tried = audit.since(mark).await?;
-    let tried: Vec<_> = tried
-        .iter()
-        .filter(|entry| entry.user == HOST_API_USER && entry.name == twin)
-        .collect();
+    let tried: Vec<_> = tried.iter().filter(|entry| entry.user == HOST_API_USER && entry.name == twin).collect();
     assert!(tried.iter().all(|entry| !entry.is_write()), "{tried:?}");
-    assert_eq!(
-        foreign.get(name).await?.resource_version(),
-        holder.resource_version(),
-        "the holder was touched"
-    );
+    assert_eq!(foreign.get(name).await?.resource_version(), holder.resource_version(), "the holder was touched");
 
     let start = Instant::now();
     foreign.delete(name, &DeleteParams::default()).await?;
     world.follows(&services.get("wish").await?).await?;
     took(&format!("a twin after its {reason} was freed"), start.elapsed(), FREED);
     let writes = audit.writes_since(mark, |user| user == HOST_API_USER).await?.counted;
-    let codes: Vec<u16> = writes
-        .iter()
-        .filter(|entry| entry.name == twin)
-        .map(|entry| entry.code)
-        .collect();
+    let codes: Vec<u16> = writes.iter().filter(|entry| entry.name == twin).map(|entry| entry.code).collect();
     // The API server tells of a deletion before it frees the numbers, so a first try may come a few milliseconds too soon.
     assert!(codes == [201] || codes == [422, 201], "{codes:?}");
     Ok(())
@@ -163,26 +135,15 @@ async fn only_the_virtual_clusters_own_services_and_aliases_get_no_twin() -> Res
     let web = || json!({"ports": [{"port": 53, "protocol": "UDP"}]});
     let alias = json!({"type": "ExternalName", "externalName": "example.com"});
     let params = PostParams::default();
-    world
-        .services("kube-system")
-        .create(&params, &service("kube-dns", web()))
-        .await?;
+    world.services("kube-system").create(&params, &service("kube-dns", web())).await?;
     create(&services, &service("alias", alias.clone())).await?;
     world.told("alias", "twinless", "ExternalNameNotExposed").await?;
     // Made last, so that its twin shows that the others were seen.
     let namesakes = ["kube-dns", "kubernetes"]
         .map(async |name| world.follows(&create(&services, &service(name, web())).await?).await);
     try_join_all(namesakes).await?;
-    for (name, namespace) in [
-        ("kubernetes", "default"),
-        ("kube-dns", "kube-system"),
-        ("alias", "twinless"),
-    ] {
-        let twin = world
-            .tenant
-            .host_services()
-            .get_opt(&world.tenant.twin_name(name, namespace))
-            .await?;
+    for (name, namespace) in [("kubernetes", "default"), ("kube-dns", "kube-system"), ("alias", "twinless")] {
+        let twin = world.tenant.host_services().get_opt(&world.tenant.twin_name(name, namespace)).await?;
         assert!(twin.is_none(), "{namespace}/{name} has a twin");
     }
 

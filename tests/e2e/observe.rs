@@ -41,9 +41,7 @@ pub async fn world(name: &str, options: TenantOptions) -> Result<World> {
 /// The value of one metric with exactly these labels, 0 while there is none.
 pub async fn metric(product: &Product, series: &str) -> Result<f64> {
     let text = product.metrics().await?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     Ok(value.map(str::parse).transpose()?.unwrap_or_default())
 }
 
@@ -73,26 +71,17 @@ pub async fn session_up(agent: &Agent) -> Result<()> {
 /// What host-api wrote into one namespace since the mark.
 pub async fn writes(audit: &AuditLog, mark: Mark, namespace: &str) -> Result<Vec<Entry>> {
     let writes = audit.writes_since(mark, |user| user == HOST_API_USER).await?;
-    Ok(writes
-        .counted
-        .into_iter()
-        .filter(|entry| entry.namespace == namespace)
-        .collect())
+    Ok(writes.counted.into_iter().filter(|entry| entry.namespace == namespace).collect())
 }
 
 /// Waits for a warning Event with this reason on the tenant's Cluster, and gives its note.
 pub async fn event(host: &Client, tenant: &Tenant, reason: &str) -> Result<String> {
     let events: Api<Event> = Api::namespaced(host.clone(), &tenant.namespace);
     eventually(&format!("an event {reason} on {}", tenant.cluster), SOON, async || {
-        let found = events
-            .list(&ListParams::default())
-            .await?
-            .items
-            .into_iter()
-            .find(|event| {
-                let about = event.regarding.as_ref().and_then(|about| about.uid.as_deref());
-                event.reason.as_deref() == Some(reason) && about == Some(&tenant.cluster_uid)
-            });
+        let found = events.list(&ListParams::default()).await?.items.into_iter().find(|event| {
+            let about = event.regarding.as_ref().and_then(|about| about.uid.as_deref());
+            event.reason.as_deref() == Some(reason) && about == Some(&tenant.cluster_uid)
+        });
         let event = found.context("there is none")?;
         ensure!(event.type_.as_deref() == Some("Warning"), "it is {:?}", event.type_);
         anyhow::Ok(event.note.unwrap_or_default())
@@ -103,11 +92,7 @@ pub async fn event(host: &Client, tenant: &Tenant, reason: &str) -> Result<Strin
 /// Creates Services, eight at a time.
 pub async fn create_all(api: &Api<Service>, services: Vec<Service>) -> Result<Vec<Service>> {
     let create = |service: Service| async move { api.create(&PostParams::default(), &service).await };
-    Ok(stream::iter(services)
-        .map(create)
-        .buffer_unordered(8)
-        .try_collect()
-        .await?)
+    Ok(stream::iter(services).map(create).buffer_unordered(8).try_collect().await?)
 }
 
 /// The `put` of a Service without numbers, so that nobody else can hold them.
@@ -120,11 +105,7 @@ pub fn headless(name: &str) -> Result<Put> {
 /// UID of `kube-system`, by which a virtual cluster is told from any other.
 pub async fn virtual_uid(client: &Client) -> Result<String> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    namespaces
-        .get("kube-system")
-        .await?
-        .uid()
-        .context("an object has a UID")
+    namespaces.get("kube-system").await?.uid().context("an object has a UID")
 }
 
 /// The twins of a tenant by name: everything in its host namespace.

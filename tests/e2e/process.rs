@@ -39,20 +39,12 @@ async fn both_processes_end_cleanly_at_the_first_signal() -> Result<()> {
 #[tokio::test]
 async fn every_probe_lists_its_checks() -> Result<()> {
     let host_api = Rig::shared().host_api().await?;
-    for (path, check) in [
-        ("startupz", "ping"),
-        ("livez", "ping"),
-        ("readyz", "services"),
-        ("syncz", "writer"),
-    ] {
+    for (path, check) in [("startupz", "ping"), ("livez", "ping"), ("readyz", "services"), ("syncz", "writer")] {
         let (_, text) = host_api.get(&format!("/{path}?verbose")).await?;
         assert!(text.contains(&format!("]{check} ")), "{path}: {text}");
     }
     let metrics = host_api.metrics().await?;
-    assert!(
-        metrics.contains("k3k_expose_host_api_build_info{version=") && metrics.ends_with("# EOF\n"),
-        "{metrics}"
-    );
+    assert!(metrics.contains("k3k_expose_host_api_build_info{version=") && metrics.ends_with("# EOF\n"), "{metrics}");
     Ok(())
 }
 
@@ -61,11 +53,7 @@ async fn outside_a_pod_every_mistake_is_reported_at_once() -> Result<()> {
     let programs = product_binaries()?;
     let mistakes = BTreeMap::from([("K3K_EXPOSE_LOG", "loud"), ("K3K_EXPOSE_ADMIN_ADDRESS", "nowhere")]);
     for program in [&programs.agent, &programs.host_api] {
-        let output = tokio::process::Command::new(program)
-            .env_clear()
-            .envs(&mistakes)
-            .output()
-            .await?;
+        let output = tokio::process::Command::new(program).env_clear().envs(&mistakes).output().await?;
         assert_eq!(output.status.code(), Some(2));
         let said = String::from_utf8(output.stderr)?;
         for variable in mistakes.keys() {
@@ -75,10 +63,7 @@ async fn outside_a_pod_every_mistake_is_reported_at_once() -> Result<()> {
 
         let help = tokio::process::Command::new(program).arg("--help").output().await?;
         let help = String::from_utf8(help.stdout)?;
-        assert!(
-            help.contains("--log-format") && help.contains("K3K_EXPOSE_LOG_FORMAT"),
-            "{help}"
-        );
+        assert!(help.contains("--log-format") && help.contains("K3K_EXPOSE_LOG_FORMAT"), "{help}");
     }
     Ok(())
 }

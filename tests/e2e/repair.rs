@@ -23,18 +23,9 @@ fn damages() -> Vec<(&'static str, Option<Value>)> {
     let ports = json!([{"name": "http", "port": 81, "protocol": "TCP", "targetPort": 8080}]);
     vec![
         ("an edited port", Some(json!({"spec": {"ports": ports}}))),
-        (
-            "an edited selector key",
-            Some(json!({"spec": {"selector": {"k3k.io/clusterName": "other"}}})),
-        ),
-        (
-            "an added selector key",
-            Some(json!({"spec": {"selector": {"added": "key"}}})),
-        ),
-        (
-            "an added external IP",
-            Some(json!({"spec": {"externalIPs": ["192.0.2.7"]}})),
-        ),
+        ("an edited selector key", Some(json!({"spec": {"selector": {"k3k.io/clusterName": "other"}}}))),
+        ("an added selector key", Some(json!({"spec": {"selector": {"added": "key"}}}))),
+        ("an added external IP", Some(json!({"spec": {"externalIPs": ["192.0.2.7"]}}))),
         ("a deletion", None),
     ]
 }
@@ -91,10 +82,7 @@ async fn damage_from_while_host_api_was_down_is_repaired_after_the_next_welcome(
     let right = rights(&world, &services).await?;
     own.kill().await?;
     eventually("the end of the session", SOON, async || {
-        ensure!(
-            metric(&world.agent, "k3k_expose_agent_session_up").await? < 0.5,
-            "it is up"
-        );
+        ensure!(metric(&world.agent, "k3k_expose_agent_session_up").await? < 0.5, "it is up");
         anyhow::Ok(())
     })
     .await?;
@@ -122,9 +110,7 @@ async fn without_a_session_twins_stay_as_they_are() -> Result<()> {
     // host-api has seen all of that when it has seen what was written after it: the twin of another tenant's Service.
     let other = Tenant::create(&world.host, "host-fail-static", "other", TenantOptions::default()).await?;
     let token = other.server_pod_token(0).await?;
-    let mut wire = WireSession::open(rig.host_api().await?, &token, hello("vc-other", &[])?)
-        .await?
-        .0;
+    let mut wire = WireSession::open(rig.host_api().await?, &token, hello("vc-other", &[])?).await?.0;
     let marker = headless("marker")?;
     wire.send_snapshot(std::slice::from_ref(&marker)).await?;
     wire.settled(&marker).await?;
@@ -172,11 +158,7 @@ async fn inflict_all(tenant: &Tenant, twins: &[Service]) -> Result<()> {
 async fn inflict(tenant: &Tenant, twin: &Service, damage: Option<&Value>) -> Result<()> {
     let (twins, name) = (tenant.host_services(), twin.name_any());
     match damage {
-        Some(patch) => drop(
-            twins
-                .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
-                .await?,
-        ),
+        Some(patch) => drop(twins.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?),
         None => drop(twins.delete(&name, &DeleteParams::default()).await?),
     }
     Ok(())
@@ -191,10 +173,7 @@ async fn repaired(tenant: &Tenant, right: &Service) -> Result<()> {
         let ports: Vec<_> = ports.map(|port| (port.port, port.target_port.clone())).collect();
         ensure!(ports == [(80, Some(IntOrString::Int(8080)))], "{ports:?}");
         ensure!(found.spec == right.spec, "{}", json!(found.spec));
-        ensure!(
-            found.labels() == right.labels() && found.annotations() == right.annotations(),
-            "other marks"
-        );
+        ensure!(found.labels() == right.labels() && found.annotations() == right.annotations(), "other marks");
         anyhow::Ok(())
     })
     .await

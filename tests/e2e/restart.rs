@@ -30,14 +30,7 @@ async fn a_restart_with_a_thousand_services_in_sync_writes_nothing() -> Result<(
     k3k::install(&host.client().await?).await?;
     let host_api = HostApi::start(&host, HostApiOptions::default()).await?;
     let plane = Arc::new(plane);
-    let world = World::on(
-        &host,
-        &host_api,
-        Arc::clone(&plane),
-        "restart",
-        TenantOptions::default(),
-    )
-    .await?;
+    let world = World::on(&host, &host_api, Arc::clone(&plane), "restart", TenantOptions::default()).await?;
     let services = world.namespace("first").await?;
     create_all(&services, (0..COUNT).map(numbered).collect()).await?;
     outcomes(&world.agent, "applied", COUNT, LONG).await?;
@@ -49,16 +42,8 @@ async fn a_restart_with_a_thousand_services_in_sync_writes_nothing() -> Result<(
     let began = Instant::now();
     in_sync(&world).await?;
     took("a restarted agent in sync", began.elapsed(), Duration::from_secs(3));
-    assert_eq!(
-        written(&on_host, marks.0).await?,
-        [],
-        "by a restart of the agent, on the host"
-    );
-    assert_eq!(
-        written(&on_virtual, marks.1).await?,
-        [],
-        "by a restart of the agent, in the virtual cluster"
-    );
+    assert_eq!(written(&on_host, marks.0).await?, [], "by a restart of the agent, on the host");
+    assert_eq!(written(&on_virtual, marks.1).await?, [], "by a restart of the agent, in the virtual cluster");
 
     let snapshot = "k3k_expose_agent_stream_bytes_total{direction=\"sent\"}";
     let before = metric(&world.agent, snapshot).await?;
@@ -72,16 +57,8 @@ async fn a_restart_with_a_thousand_services_in_sync_writes_nothing() -> Result<(
     .await?;
     in_sync(&world).await?;
     took("a restarted host-api in sync", began.elapsed(), Duration::from_secs(6));
-    assert_eq!(
-        written(&on_host, marks.0).await?,
-        [],
-        "by a restart of host-api, on the host"
-    );
-    assert_eq!(
-        written(&on_virtual, marks.1).await?,
-        [],
-        "by a restart of host-api, in the virtual cluster"
-    );
+    assert_eq!(written(&on_host, marks.0).await?, [], "by a restart of host-api, on the host");
+    assert_eq!(written(&on_virtual, marks.1).await?, [], "by a restart of host-api, in the virtual cluster");
     assert_eq!(equal(&world.virtual_cluster, &world.tenant).await?, COUNT);
     Ok(())
 }

@@ -30,26 +30,14 @@ pub fn differences(tenant: &Tenant, wanted: &Service, twin: &Service) -> Vec<Str
     compare("labels", json!(labels), json!(twin.labels()));
     let mut annotations = twin.annotations().clone();
     let virtual_cluster = annotations.remove("expose.k3k.io/virtual-cluster");
-    compare(
-        "whether the virtual cluster is marked",
-        json!(true),
-        json!(virtual_cluster.is_some()),
-    );
+    compare("whether the virtual cluster is marked", json!(true), json!(virtual_cluster.is_some()));
     let marks = json!({
         "k3k.io/name": wanted.name_any(), "k3k.io/namespace": wanted.namespace(), VIRTUAL_UID: wanted.uid(),
     });
     compare("annotations", marks, json!(annotations));
-    compare(
-        "owners",
-        json!([tenant.owner_reference(false)]),
-        json!(twin.owner_references()),
-    );
+    compare("owners", json!([tenant.owner_reference(false)]), json!(twin.owner_references()));
     compare("finalizers", json!([]), json!(twin.finalizers()));
-    compare(
-        "the deletion timestamp",
-        Value::Null,
-        json!(twin.metadata.deletion_timestamp),
-    );
+    compare("the deletion timestamp", Value::Null, json!(twin.metadata.deletion_timestamp));
     found
 }
 

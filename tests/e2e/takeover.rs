@@ -27,10 +27,7 @@ const LEFT: &str = "example.com/left-over";
 async fn fifty_twins_of_k3k_are_taken_over_without_losing_an_endpoint() -> Result<()> {
     let rig = Rig::shared();
     let (host, host_api) = (rig.host().await?, rig.host_api().await?);
-    let options = TenantOptions {
-        sync_services: true,
-        ..TenantOptions::default()
-    };
+    let options = TenantOptions { sync_services: true, ..TenantOptions::default() };
     let world = world("takeover", options).await?;
     let tenant = &world.tenant;
     let audit = host.audit();
@@ -54,11 +51,7 @@ async fn fifty_twins_of_k3k_are_taken_over_without_losing_an_endpoint() -> Resul
     let expected: BTreeSet<String> = uids.keys().filter(|name| **name != orphan).cloned().collect();
     let endpoints = Arc::new(Mutex::new(Endpoints::default()));
     let mut watch = JoinSet::new();
-    watch.spawn(follow(
-        world.host.clone(),
-        tenant.namespace.clone(),
-        Arc::clone(&endpoints),
-    ));
+    watch.spawn(follow(world.host.clone(), tenant.namespace.clone(), Arc::clone(&endpoints)));
     eventually("an endpoint for each twin", SOON, async || {
         let found = endpoints.lock().unwrap().full();
         ensure!(found.is_superset(&expected), "{} of {COUNT}", found.len());
@@ -79,11 +72,7 @@ async fn fifty_twins_of_k3k_are_taken_over_without_losing_an_endpoint() -> Resul
         anyhow::Ok(())
     })
     .await?;
-    assert_eq!(
-        writes(&audit, mark, &tenant.namespace).await?,
-        [],
-        "pods do not carry the labels yet"
-    );
+    assert_eq!(writes(&audit, mark, &tenant.namespace).await?, [], "pods do not carry the labels yet");
     outcomes(&world.agent, "pending", COUNT, SOON).await?;
 
     label(&world.host, tenant).await?;
@@ -96,11 +85,7 @@ async fn fifty_twins_of_k3k_are_taken_over_without_losing_an_endpoint() -> Resul
     outcomes(&world.agent, "applied", COUNT, SOON).await?;
     for (name, twin) in twins(tenant).await? {
         assert_eq!(twin.uid(), uids[&name], "{name} was made anew");
-        assert!(
-            !twin.annotations().contains_key(LEFT),
-            "{name}: {:?}",
-            twin.annotations()
-        );
+        assert!(!twin.annotations().contains_key(LEFT), "{name}: {:?}", twin.annotations());
     }
     assert!(watch.try_join_next().is_none(), "the watch ended");
     watch.shutdown().await;
@@ -140,19 +125,11 @@ struct Endpoints {
 
 impl Endpoints {
     fn full(&self) -> BTreeSet<String> {
-        self.ready
-            .values()
-            .filter(|(_, count)| *count > 0)
-            .map(|(service, _)| service.clone())
-            .collect()
+        self.ready.values().filter(|(_, count)| *count > 0).map(|(service, _)| service.clone()).collect()
     }
 
     fn seen(&mut self, slice: &EndpointSlice) {
-        let service = slice
-            .labels()
-            .get("kubernetes.io/service-name")
-            .cloned()
-            .unwrap_or_default();
+        let service = slice.labels().get("kubernetes.io/service-name").cloned().unwrap_or_default();
         let is_ready = |conditions: Option<bool>| conditions.unwrap_or(true);
         let ready = slice.endpoints.iter();
         let ready = ready.filter(|one| is_ready(one.conditions.as_ref().and_then(|conditions| conditions.ready)));
@@ -191,13 +168,9 @@ async fn follow(host: Client, namespace: String, endpoints: Arc<Mutex<Endpoints>
 async fn label(host: &Client, tenant: &Tenant) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(host.clone(), &tenant.namespace);
     for pod in pods.list(&ListParams::default().labels("k3k.io/clusterName")).await? {
-        let namespace = pod
-            .annotations()
-            .get("k3k.io/namespace")
-            .context("a tenant pod names its namespace")?;
+        let namespace = pod.annotations().get("k3k.io/namespace").context("a tenant pod names its namespace")?;
         let patch = json!({"metadata": {"labels": {"k3k.io/namespace": namespace}}});
-        pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&patch))
-            .await?;
+        pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
     }
     Ok(())
 }

@@ -27,9 +27,7 @@ async fn a_load_balancer_made_again_while_its_twin_is_held_up_has_one_right_twin
     let services = world.namespace("held-up").await?;
     let twins = world.tenant.host_services();
     let balancer = |port: u16| json!({"type": "LoadBalancer", "ports": [{"port": port}]});
-    let old = world
-        .follows(&create(&services, &service("web", balancer(80))).await?)
-        .await?;
+    let old = world.follows(&create(&services, &service("web", balancer(80))).await?).await?;
     hold(&twins, &old).await?;
     delete(&services, "web").await?;
     create(&services, &service("web", balancer(81))).await?;
@@ -38,11 +36,7 @@ async fn a_load_balancer_made_again_while_its_twin_is_held_up_has_one_right_twin
     // Its own twin shows that the lines before it were taken in.
     let fence = create(&services, &service("fence", balancer(82))).await?;
     world.follows(&fence).await?;
-    assert_eq!(
-        json!(twins.get(&old.name_any()).await?),
-        json!(dying),
-        "a dying twin was written"
-    );
+    assert_eq!(json!(twins.get(&old.name_any()).await?), json!(dying), "a dying twin was written");
 
     let start = Instant::now();
     let_go(&twins, &old).await?;
@@ -50,9 +44,7 @@ async fn a_load_balancer_made_again_while_its_twin_is_held_up_has_one_right_twin
     took("the new twin after the end of the old one", start.elapsed(), FREED);
     assert_ne!(new.uid(), old.uid());
     let of_web = twins.list(&Default::default()).await?;
-    let of_web = of_web
-        .iter()
-        .filter(|twin| twin.annotations().get(VIRTUAL_UID) == wanted.uid().as_ref());
+    let of_web = of_web.iter().filter(|twin| twin.annotations().get(VIRTUAL_UID) == wanted.uid().as_ref());
     assert_eq!(of_web.count(), 1);
     Ok(())
 }
@@ -69,12 +61,8 @@ async fn a_twin_that_is_on_its_way_out_is_never_reported_as_applied() -> Result<
         put("shop", "web", uid, balancer)
     };
     let first = of("first", 80)?;
-    let (mut session, _) = WireSession::open(
-        rig.host_api().await?,
-        &token,
-        hello("cluster", slice::from_ref(&first))?,
-    )
-    .await?;
+    let (mut session, _) =
+        WireSession::open(rig.host_api().await?, &token, hello("cluster", slice::from_ref(&first))?).await?;
     session.send_snapshot(slice::from_ref(&first)).await?;
     assert_eq!(session.settled(&first).await?.reason, Reason::Applied);
     let old = twins.get(&tenant.twin_name("web", "shop")).await?;
@@ -89,21 +77,13 @@ async fn a_twin_that_is_on_its_way_out_is_never_reported_as_applied() -> Result<
         // Level-based: an answer to an earlier put may still be on its way, and must not be `applied` either.
         loop {
             let answer = session.answer_for(&last.key).await?;
-            assert_eq!(
-                (answer.outcome, answer.reason),
-                (Outcome::Pending, Reason::TwinTerminating),
-                "{answer:?}"
-            );
+            assert_eq!((answer.outcome, answer.reason), (Outcome::Pending, Reason::TwinTerminating), "{answer:?}");
             if answer.hash == last.hash && answer.uid == last.uid {
                 break;
             }
         }
     }
-    assert_eq!(
-        json!(twins.get(&old.name_any()).await?),
-        json!(dying),
-        "a dying twin was written"
-    );
+    assert_eq!(json!(twins.get(&old.name_any()).await?), json!(dying), "a dying twin was written");
 
     let start = Instant::now();
     let_go(&twins, &old).await?;
@@ -145,10 +125,7 @@ async fn finalizers(twins: &Api<Service>, twin: &Service, finalizers: serde_json
 async fn is_terminating(twins: &Api<Service>, twin: &Service) -> Result<Service> {
     eventually("the old twin is on its way out", SOON, async || {
         let found = twins.get(&twin.name_any()).await?;
-        ensure!(
-            found.uid() == twin.uid() && found.metadata.deletion_timestamp.is_some(),
-            "not yet"
-        );
+        ensure!(found.uid() == twin.uid() && found.metadata.deletion_timestamp.is_some(), "not yet");
         anyhow::Ok(found)
     })
     .await

@@ -12,32 +12,27 @@ use crate::world::{World, create, delete, replace, service};
 async fn every_walk_between_types_ends_in_the_right_twin_step_by_step() -> Result<()> {
     let world = World::shared("walks", "walks").await?;
     let services = world.namespace("steps").await?;
-    let walks = walks([0, 1].map(|port| world.spare_port(port)))
-        .into_iter()
-        .map(async |(name, first, steps)| {
-            let made = create(&services, &service(name, first)).await?;
-            let twin = world.follows(&made).await?;
-            for step in steps {
-                let changed = take(&services, name, step.clone()).await?;
-                match &step {
-                    Step::Alias => world.no_twin(name, "steps").await?,
-                    Step::To(spec) => {
-                        let is = world
-                            .follows(&changed)
-                            .await
-                            .with_context(|| format!("{name}: {spec}"))?;
-                        // An alias loses its twin, and one that is made anew may have another.
-                        if !name.contains("alias") {
-                            assert_eq!(is.uid(), twin.uid(), "{name}: {spec} made another twin");
-                        }
-                    }
-                    Step::Anew(_) => {
-                        world.follows(&changed).await.with_context(|| format!("{name}: anew"))?;
+    let walks = walks([0, 1].map(|port| world.spare_port(port))).into_iter().map(async |(name, first, steps)| {
+        let made = create(&services, &service(name, first)).await?;
+        let twin = world.follows(&made).await?;
+        for step in steps {
+            let changed = take(&services, name, step.clone()).await?;
+            match &step {
+                Step::Alias => world.no_twin(name, "steps").await?,
+                Step::To(spec) => {
+                    let is = world.follows(&changed).await.with_context(|| format!("{name}: {spec}"))?;
+                    // An alias loses its twin, and one that is made anew may have another.
+                    if !name.contains("alias") {
+                        assert_eq!(is.uid(), twin.uid(), "{name}: {spec} made another twin");
                     }
                 }
+                Step::Anew(_) => {
+                    world.follows(&changed).await.with_context(|| format!("{name}: anew"))?;
+                }
             }
-            anyhow::Ok(())
-        });
+        }
+        anyhow::Ok(())
+    });
     try_join_all(walks).await?;
     Ok(())
 }
@@ -46,12 +41,10 @@ async fn every_walk_between_types_ends_in_the_right_twin_step_by_step() -> Resul
 async fn walks_that_fall_between_two_lines_end_in_the_right_twin() -> Result<()> {
     let world = World::shared("walks", "walks").await?;
     let services = world.namespace("between").await?;
-    let first = walks([2, 3].map(|port| world.spare_port(port)))
-        .into_iter()
-        .map(async |(name, first, steps)| {
-            let made = create(&services, &service(name, first)).await?;
-            anyhow::Ok((name, steps, world.follows(&made).await?.uid()))
-        });
+    let first = walks([2, 3].map(|port| world.spare_port(port))).into_iter().map(async |(name, first, steps)| {
+        let made = create(&services, &service(name, first)).await?;
+        anyhow::Ok((name, steps, world.follows(&made).await?.uid()))
+    });
     let first = try_join_all(first).await?;
 
     world.agent.kill().await?;
@@ -118,11 +111,9 @@ fn with(mut spec: Value, fields: &Value) -> Value {
 
 /// What drops every field that only a load balancer has.
 fn no_balancer(word: &str) -> Step {
-    Step::To(
-        json!({"type": word, "loadBalancerClass": null, "allocateLoadBalancerNodePorts": null,
+    Step::To(json!({"type": word, "loadBalancerClass": null, "allocateLoadBalancerNodePorts": null,
         "externalTrafficPolicy": null, "healthCheckNodePort": null,
-        "ports": [{"port": 80, "targetPort": 8080}]}),
-    )
+        "ports": [{"port": 80, "targetPort": 8080}]}))
 }
 
 /// Names, first specs and the steps from there.
@@ -160,10 +151,7 @@ fn walks(health_checks: [u16; 2]) -> Vec<(&'static str, Value, Vec<Step>)> {
         (
             "class-dropped",
             with(typed("LoadBalancer"), &class("one")),
-            vec![
-                no_balancer("ClusterIP"),
-                to(json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"})),
-            ],
+            vec![no_balancer("ClusterIP"), to(json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}))],
         ),
         (
             "health-check",
@@ -173,32 +161,16 @@ fn walks(health_checks: [u16; 2]) -> Vec<(&'static str, Value, Vec<Step>)> {
                 to(local(health_checks[1])),
             ],
         ),
-        (
-            "to-headless-alias",
-            typed("ClusterIP"),
-            vec![Step::Alias, to(back(Some("None")))],
-        ),
-        (
-            "from-headless-alias",
-            headless.clone(),
-            vec![Step::Alias, to(back(None))],
-        ),
+        ("to-headless-alias", typed("ClusterIP"), vec![Step::Alias, to(back(Some("None")))]),
+        ("from-headless-alias", headless.clone(), vec![Step::Alias, to(back(None))]),
         (
             "balancer-to-headless-alias",
             with(typed("LoadBalancer"), &class("one")),
             vec![no_balancer("ClusterIP"), Step::Alias, to(back(Some("None")))],
         ),
-        (
-            "new-address-alias",
-            typed("NodePort"),
-            vec![no_balancer("ClusterIP"), Step::Alias, to(back(None))],
-        ),
+        ("new-address-alias", typed("NodePort"), vec![no_balancer("ClusterIP"), Step::Alias, to(back(None))]),
         ("headless-anew", typed("ClusterIP"), vec![Step::Anew(headless.clone())]),
         ("address-anew", headless, vec![Step::Anew(typed("NodePort"))]),
-        (
-            "node-port-anew",
-            typed("NodePort"),
-            vec![Step::Anew(typed("NodePort")), Step::Anew(typed("LoadBalancer"))],
-        ),
+        ("node-port-anew", typed("NodePort"), vec![Step::Anew(typed("NodePort")), Step::Anew(typed("LoadBalancer"))]),
     ]
 }

@@ -36,10 +36,7 @@ async fn a_session_spoken_by_hand_makes_a_twin_and_takes_it_back() -> anyhow::Re
     session.bye().await?;
     next.send(&FromAgent::Delete(wire::delete(&put))).await?;
     eventually("the twin gone", Duration::from_secs(20), async || {
-        let twin = tenant
-            .host_services()
-            .get_opt(&tenant.twin_name("web", "default"))
-            .await;
+        let twin = tenant.host_services().get_opt(&tenant.twin_name("web", "default")).await;
         matches!(twin, Ok(None))
     })
     .await

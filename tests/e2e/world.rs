@@ -52,13 +52,7 @@ impl World {
     pub async fn shared(name: &str, cluster: &str) -> Result<Self> {
         static BASES: OnceLock<std::sync::Mutex<HashMap<String, Arc<OnceCell<Base>>>>> = OnceLock::new();
         let bases = BASES.get_or_init(std::sync::Mutex::default);
-        let cell = Arc::clone(
-            bases
-                .lock()
-                .expect("no test panics here")
-                .entry(name.to_owned())
-                .or_default(),
-        );
+        let cell = Arc::clone(bases.lock().expect("no test panics here").entry(name.to_owned()).or_default());
         let rig = Rig::shared();
         let host = rig.host().await?;
         let client = host.client().await?;
@@ -92,13 +86,7 @@ impl World {
         let tenant = Tenant::create(&client, &format!("host-{name}"), CLUSTER, options).await?;
         let agent = Arc::new(agent(&tenant, &plane, host_api).await?);
         let virtual_cluster = plane.client().await?;
-        Ok(Self {
-            tenant,
-            plane,
-            agent,
-            host: client,
-            virtual_cluster,
-        })
+        Ok(Self { tenant, plane, agent, host: client, virtual_cluster })
     }
 
     /// Makes a namespace of the virtual cluster and gives its Services.
@@ -172,11 +160,7 @@ impl World {
         eventually(&format!("{key} refused as {reason}"), SOON, async || {
             let lines = self.agent.log_lines()?;
             let told = |line: &String| line.contains(&key) && line.contains(reason);
-            ensure!(
-                lines.iter().any(told),
-                "{:?}",
-                lines.iter().rfind(|line| line.contains(&key))
-            );
+            ensure!(lines.iter().any(told), "{:?}", lines.iter().rfind(|line| line.contains(&key)));
             anyhow::Ok(())
         })
         .await
@@ -191,13 +175,7 @@ pub async fn tenant(host: &Client, namespace: &str, cluster: &str) -> Result<Ten
 /// The agent of a tenant's first server pod, ready.
 pub async fn agent(tenant: &Tenant, plane: &ControlPlane, host_api: &HostApi) -> Result<Agent> {
     let token = tenant.server_pod_token(0).await?;
-    let agent = Agent::start(
-        plane,
-        host_api,
-        &token,
-        AgentOptions::in_pod(&tenant.server_pod_name(0)),
-    )
-    .await?;
+    let agent = Agent::start(plane, host_api, &token, AgentOptions::in_pod(&tenant.server_pod_name(0))).await?;
     agent.wait_ready().await?;
     Ok(agent)
 }
@@ -216,17 +194,13 @@ pub async fn create(services: &Api<Service>, service: &Service) -> Result<Servic
 
 /// Changes a Service by a strategic merge patch, as kubectl does.
 pub async fn change(services: &Api<Service>, name: &str, patch: Value) -> Result<Service> {
-    let changed = services
-        .patch(name, &PatchParams::default(), &Patch::Strategic(&patch))
-        .await;
+    let changed = services.patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
     changed.with_context(|| format!("changing {name} by {patch}"))
 }
 
 /// Changes a Service by a merge patch, which replaces lists.
 pub async fn replace(services: &Api<Service>, name: &str, patch: Value) -> Result<Service> {
-    let changed = services
-        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await;
+    let changed = services.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
     changed.with_context(|| format!("changing {name} by {patch}"))
 }
 

@@ -93,26 +93,20 @@ impl Api {
     /// Somebody deletes a Service. One with a finalizer gets its deletionTimestamp, and goes at the second call.
     pub fn remove(&mut self, at: &HostName) {
         let Some(object) = self.services.get(at) else { return };
-        let finalizers = object["metadata"]["finalizers"]
-            .as_array()
-            .is_some_and(|list| !list.is_empty());
+        let finalizers = object["metadata"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
         if finalizers && object["metadata"]["deletionTimestamp"].is_null() {
-            self.force(at, |object| {
-                object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z")
-            });
+            self.force(at, |object| object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
         } else {
             self.services.remove(at);
             self.revision += 1;
-            self.events
-                .push_back(Event::Gone(at.clone(), self.revision.to_string()));
+            self.events.push_back(Event::Gone(at.clone(), self.revision.to_string()));
         }
     }
 
     fn store(&mut self, at: &HostName, mut object: Value) -> Service {
         let before = self.services.get(at).cloned();
-        object["metadata"]["resourceVersion"] = before
-            .as_ref()
-            .map_or(Value::Null, |b| b["metadata"]["resourceVersion"].clone());
+        object["metadata"]["resourceVersion"] =
+            before.as_ref().map_or(Value::Null, |b| b["metadata"]["resourceVersion"].clone());
         if before.as_ref() == Some(&object) {
             return parse(&object);
         }
@@ -142,10 +136,7 @@ impl Api {
 fn numbers(object: &Value) -> (Vec<String>, Vec<u64>) {
     let ip = object["spec"]["clusterIP"].as_str().filter(|ip| *ip != "None");
     let ports = object["spec"]["ports"].as_array().into_iter().flatten();
-    (
-        ip.into_iter().map(str::to_owned).collect(),
-        ports.filter_map(|port| port["nodePort"].as_u64()).collect(),
-    )
+    (ip.into_iter().map(str::to_owned).collect(), ports.filter_map(|port| port["nodePort"].as_u64()).collect())
 }
 
 /// Every label is the writer's, as after a create of ours.

@@ -137,13 +137,8 @@ impl World {
         for index in 0..5 {
             // What waits for a finalizer goes on when that is gone.
             let at = self.place(index);
-            self.api
-                .force(&at, |object| object["metadata"]["finalizers"] = json!([]));
-            if self
-                .api
-                .get(&at)
-                .is_some_and(|twin| twin.metadata.deletion_timestamp.is_some())
-            {
+            self.api.force(&at, |object| object["metadata"]["finalizers"] = json!([]));
+            if self.api.get(&at).is_some_and(|twin| twin.metadata.deletion_timestamp.is_some()) {
                 self.api.remove(&at);
             }
         }
@@ -177,18 +172,13 @@ impl World {
             .map(|service| {
                 let annotations = service.metadata.annotations.unwrap_or_default();
                 let uid = annotations.get(twin::VIRTUAL_UID).cloned().unwrap_or_default();
-                (
-                    service.metadata.name.unwrap(),
-                    (uid, json!(service.spec.unwrap().ports)),
-                )
+                (service.metadata.name.unwrap(), (uid, json!(service.spec.unwrap().ports)))
             })
             .collect();
         if found != expected {
             return Err(format!("on the host stand {found:#?}, wanted are {expected:#?}"));
         }
-        self.outbox
-            .in_sync()
-            .map_err(|behind| format!("the agent is behind: {behind}"))
+        self.outbox.in_sync().map_err(|behind| format!("the agent is behind: {behind}"))
     }
 
     fn put(&mut self, index: u8, content: u8) {
@@ -211,26 +201,15 @@ impl World {
     }
 
     fn relist(&mut self) {
-        let listed = self
-            .cluster
-            .iter()
-            .map(|(index, object)| change(*index, *object))
-            .collect();
+        let listed = self.cluster.iter().map(|(index, object)| change(*index, *object)).collect();
         self.outbox.replace(&uid("virtual-cluster"), listed);
     }
 
     fn connect(&mut self) {
         self.now += Duration::from_secs(21);
         let Some(hello) = self.outbox.hello() else { return };
-        let state = ClusterState {
-            revision: 1,
-            k3k_syncs: false,
-            mass_delete: None,
-        };
-        let (id, welcome) = self
-            .registry
-            .open(&self.tenant, state, uid("pod"), &hello, self.now)
-            .expect("no crowd");
+        let state = ClusterState { revision: 1, k3k_syncs: false, mass_delete: None };
+        let (id, welcome) = self.registry.open(&self.tenant, state, uid("pod"), &hello, self.now).expect("no crowd");
         if let Some((_, older)) = self.session.take() {
             self.registry.close(older);
         }
@@ -290,14 +269,7 @@ impl World {
         self.cut();
         self.epoch += 1;
         self.registry = Registry::new(uid(&format!("e{}", self.epoch)), 0);
-        self.registry.cluster_seen(
-            self.tenant.id(),
-            ClusterState {
-                revision: 1,
-                k3k_syncs: false,
-                mass_delete: None,
-            },
-        );
+        self.registry.cluster_seen(self.tenant.id(), ClusterState { revision: 1, k3k_syncs: false, mass_delete: None });
         // A new watch begins with a list, after which come only later events.
         self.api.events.clear();
         let listed: BTreeSet<HostName> = self.api.list().iter().map(place_of).collect();
@@ -344,9 +316,9 @@ impl World {
             let result = match &task {
                 Task::Create(_, service) => self.api.create(&at, service).map(Some),
                 Task::Patch(_, patch) => self.api.patch(&at, patch).map(Some),
-                Task::Delete {
-                    uid, resource_version, ..
-                } => self.api.delete(&at, uid, resource_version).map(|()| None),
+                Task::Delete { uid, resource_version, .. } => {
+                    self.api.delete(&at, uid, resource_version).map(|()| None)
+                }
                 _ => unreachable!(),
             };
             if fault == Some(1) {
@@ -391,15 +363,9 @@ impl World {
     fn damage(&mut self, index: u8, how: u8) {
         let at = self.place(index);
         match how {
-            0 => self
-                .api
-                .force(&at, |object| object["spec"]["ports"][0]["port"] = json!(4242)),
-            1 => self
-                .api
-                .force(&at, |object| object["spec"]["selector"] = json!({"app": "evil"})),
-            2 => self.api.force(&at, |object| {
-                object["metadata"]["finalizers"] = json!(["example.com/slow"])
-            }),
+            0 => self.api.force(&at, |object| object["spec"]["ports"][0]["port"] = json!(4242)),
+            1 => self.api.force(&at, |object| object["spec"]["selector"] = json!({"app": "evil"})),
+            2 => self.api.force(&at, |object| object["metadata"]["finalizers"] = json!(["example.com/slow"])),
             _ => self.api.remove(&at),
         }
     }
@@ -421,20 +387,13 @@ fn tenant() -> Tenant {
         "spec": {"replicas": 1, "template": {}, "selector": {"matchLabels": {"cluster": "mine", "role": "server"}}}});
     let cluster: Cluster =
         serde_json::from_value(json!({"metadata": {"name": "mine", "namespace": "ns", "uid": "Cluster-uid"}})).unwrap();
-    let (pod, set) = (
-        serde_json::from_value(pod).unwrap(),
-        serde_json::from_value(set).unwrap(),
-    );
+    let (pod, set) = (serde_json::from_value(pod).unwrap(), serde_json::from_value(set).unwrap());
     tenant::tenant_of(&pod, Some(&set), Some(&cluster)).unwrap()
 }
 
 /// Content 0 is a plain Service, 1 has a node port, 2 is headless.
 fn virtual_service(index: u8, Object { life, content }: Object) -> Service {
-    let ip = if content == 2 {
-        "None".to_owned()
-    } else {
-        format!("10.43.{}.{}", life / 250, life % 250)
-    };
+    let ip = if content == 2 { "None".to_owned() } else { format!("10.43.{}.{}", life / 250, life % 250) };
     let mut port = json!({"name": "", "port": 80 + u16::from(content), "protocol": "TCP", "targetPort": 80});
     if content == 1 {
         port["nodePort"] = json!(node_port(index));
@@ -444,10 +403,7 @@ fn virtual_service(index: u8, Object { life, content }: Object) -> Service {
         "spec": {"type": if content == 1 { "NodePort" } else { "ClusterIP" }, "clusterIP": ip, "clusterIPs": [ip],
             "selector": {"app": "web"}, "ports": [port], "sessionAffinity": "None"}
     }))
-    .map(|service: Service| Service {
-        spec: service.spec.map(twin::normalize),
-        ..service
-    })
+    .map(|service: Service| Service { spec: service.spec.map(twin::normalize), ..service })
     .unwrap()
 }
 
@@ -456,10 +412,7 @@ fn change(index: u8, object: Object) -> Change {
 }
 
 fn squatter(index: u8) -> HostName {
-    HostName {
-        namespace: "other".to_owned(),
-        name: format!("squatter{index}"),
-    }
+    HostName { namespace: "other".to_owned(), name: format!("squatter{index}") }
 }
 
 fn node_port(index: u8) -> u16 {

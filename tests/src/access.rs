@@ -39,10 +39,7 @@ impl Access {
     /// The same server, as somebody else.
     #[must_use]
     pub fn with(&self, credential: Credential) -> Self {
-        Self {
-            credential,
-            ..self.clone()
-        }
+        Self { credential, ..self.clone() }
     }
 
     /// A client; it lives on the calling runtime, so every test makes its own.

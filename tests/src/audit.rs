@@ -108,15 +108,9 @@ impl AuditLog {
         let start = Mark(self.path.metadata().map_or(0, |metadata| metadata.len()));
         let token = format!("{:016x}", fastrand::u64(..));
         let request = http::Request::get(format!("/version?settle={token}")).body(Vec::new())?;
-        self.access
-            .client()
-            .await?
-            .request_text(request)
-            .await
-            .context("asking for the version")?;
+        self.access.client().await?.request_text(request).await.context("asking for the version")?;
         eventually("our request in the audit log", Duration::from_secs(20), async || {
-            self.read(start)
-                .is_ok_and(|entries| entries.iter().any(|entry| entry.uri.contains(&token)))
+            self.read(start).is_ok_and(|entries| entries.iter().any(|entry| entry.uri.contains(&token)))
         })
         .await
     }
@@ -128,11 +122,7 @@ impl AuditLog {
         file.read_to_end(&mut bytes)?;
         let text = String::from_utf8_lossy(&bytes);
         // The last line may be half written, also by an API server that was killed while it wrote.
-        Ok(text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Line>(line).ok())
-            .filter_map(Line::entry)
-            .collect())
+        Ok(text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()).filter_map(Line::entry).collect())
     }
 }
 

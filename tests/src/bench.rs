@@ -58,9 +58,7 @@ pub async fn run(services: usize) -> anyhow::Result<Report> {
 async fn measure(services: usize) -> anyhow::Result<Report> {
     let load = load()?;
     if load > 0.5 {
-        say(&format!(
-            "the machine is busy already (load {load}), which all figures will show"
-        ));
+        say(&format!("the machine is busy already (load {load}), which all figures will show"));
     }
     say("booting two control planes");
     let mut field = Field::boot().await?;

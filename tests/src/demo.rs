@@ -42,10 +42,7 @@ pub async fn run(once: bool) -> bool {
     }
     let stopped = match told {
         Ok(()) => {
-            stage.begin(
-                "The end",
-                "Agent and host-api drain, the clusters stop, and nothing stays behind.",
-            );
+            stage.begin("The end", "Agent and host-api drain, the clusters stop, and nothing stays behind.");
             stop(&mut stage, &mut world).await
         }
         // Whatever runs ends with this process, by its supervisor.
@@ -218,10 +215,7 @@ async fn mode_refused(stage: &mut Stage, world: &World) -> anyhow::Result<()> {
          waiting for addresses in vain.",
     );
     let host = world.host()?.client().await?;
-    let options = TenantOptions {
-        mode: Mode::Virtual,
-        ..TenantOptions::default()
-    };
+    let options = TenantOptions { mode: Mode::Virtual, ..TenantOptions::default() };
     let other = Tenant::create(&host, "tenant-lab", "lab", options).await?;
     let token = other.server_pod_token(0).await?;
     let hello = hello("any-virtual-cluster", &[])?;
@@ -240,10 +234,7 @@ async fn mode_refused(stage: &mut Stage, world: &World) -> anyhow::Result<()> {
 /// Hands the two clusters over and waits for Ctrl-C.
 async fn invite(stage: &mut Stage, world: &World) -> anyhow::Result<()> {
     let (host, virtual_cluster) = (world.host()?, world.virtual_cluster()?);
-    stage.begin(
-        "Your turn",
-        "Both clusters stay up until Ctrl-C; open a shell for each and change something.",
-    );
+    stage.begin("Your turn", "Both clusters stay up until Ctrl-C; open a shell for each and change something.");
     stage.shell(
         "the tenant",
         virtual_cluster.kubeconfig_path(),
@@ -262,10 +253,7 @@ async fn invite(stage: &mut Stage, world: &World) -> anyhow::Result<()> {
         ],
     );
     stage.gap();
-    for (name, url) in [
-        ("agent", world.agent()?.admin_url()),
-        ("host-api", world.host_api()?.admin_url()),
-    ] {
+    for (name, url) in [("agent", world.agent()?.admin_url()), ("host-api", world.host_api()?.admin_url())] {
         stage.line(&format!("{name:<9} {url}/syncz?verbose  {url}/metrics"));
     }
     stage.line("Ctrl-C ends it all.");

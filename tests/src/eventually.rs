@@ -89,15 +89,8 @@ pub async fn eventually<O: Observation>(
 /// When the duration is more than ten times the figure.
 #[track_caller]
 pub fn took(name: &str, duration: Duration, figure: Duration) {
-    say(&format!(
-        "{name}: {:.3} s (figure {:.3} s)",
-        duration.as_secs_f64(),
-        figure.as_secs_f64()
-    ));
-    assert!(
-        duration <= figure * SLACK,
-        "{name} took {duration:?}, more than ten times {figure:?}"
-    );
+    say(&format!("{name}: {:.3} s (figure {:.3} s)", duration.as_secs_f64(), figure.as_secs_f64()));
+    assert!(duration <= figure * SLACK, "{name} took {duration:?}, more than ten times {figure:?}");
 }
 
 #[cfg(test)]
@@ -119,10 +112,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_look_that_hangs_ends_at_the_deadline() {
-        let outcome: anyhow::Result<()> = eventually("an answer", Duration::from_millis(30), async || {
-            std::future::pending::<bool>().await
-        })
-        .await;
+        let outcome: anyhow::Result<()> =
+            eventually("an answer", Duration::from_millis(30), async || std::future::pending::<bool>().await).await;
         assert!(outcome.is_err());
     }
 }

@@ -44,11 +44,7 @@ async fn ensure_namespace(host: &Client, namespace: &str) -> anyhow::Result<()> 
     let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
     unless_exists(Api::all(host.clone()).create(&PostParams::default(), &object).await)?;
     let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}}))?;
-    unless_exists(
-        Api::namespaced(host.clone(), namespace)
-            .create(&PostParams::default(), &account)
-            .await,
-    )?;
+    unless_exists(Api::namespaced(host.clone(), namespace).create(&PostParams::default(), &account).await)?;
     Ok(())
 }
 

@@ -21,9 +21,7 @@ pub fn folder() -> PathBuf {
 /// When the file cannot be read, or the API server refuses a document.
 pub async fn apply_file(client: &Client, path: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    apply(client, &text)
-        .await
-        .with_context(|| format!("applying {}", path.display()))
+    apply(client, &text).await.with_context(|| format!("applying {}", path.display()))
 }
 
 /// Applies every document of a YAML text, in its order.

@@ -164,9 +164,7 @@ impl ControlPlane {
     /// # Errors
     /// When the crypto library fails.
     pub fn access_by_certificate(&self, user: &str, group: &str) -> anyhow::Result<Access> {
-        Ok(self
-            .access
-            .with(Credential::Certificate(self.authority.client_leaf(user, group)?)))
+        Ok(self.access.with(Credential::Certificate(self.authority.client_leaf(user, group)?)))
     }
 
     /// The audit log of the API server.
@@ -179,21 +177,14 @@ impl ControlPlane {
     pub async fn pids(&self) -> Pids {
         let running = self.running.lock().await;
         let pid = |process: &Option<Process>| process.as_ref().filter(|p| p.exit().is_none()).map(Process::pid);
-        Pids {
-            etcd: pid(&running.etcd),
-            api_server: pid(&running.api_server),
-            controllers: pid(&running.controllers),
-        }
+        Pids { etcd: pid(&running.etcd), api_server: pid(&running.api_server), controllers: pid(&running.controllers) }
     }
 }
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         let running = self.running.get_mut();
-        for process in [&running.controllers, &running.api_server, &running.etcd]
-            .into_iter()
-            .flatten()
-        {
+        for process in [&running.controllers, &running.api_server, &running.etcd].into_iter().flatten() {
             process.signal(Signal::Kill);
         }
     }

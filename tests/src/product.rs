@@ -33,11 +33,7 @@ pub struct Product {
 impl Product {
     async fn start(launch: Launch, admin: Port) -> anyhow::Result<Self> {
         let process = launch.start().await?;
-        Ok(Self {
-            launch,
-            admin,
-            running: Mutex::new(process),
-        })
+        Ok(Self { launch, admin, running: Mutex::new(process) })
     }
 
     /// The base URL of the admin port.
@@ -53,10 +49,7 @@ impl Product {
     pub async fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
         tls::install_provider();
         // A pooled connection would outlive the process that it leads to, and its runtime.
-        let client = reqwest::Client::builder()
-            .pool_max_idle_per_host(0)
-            .timeout(Duration::from_secs(5))
-            .build()?;
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(Duration::from_secs(5)).build()?;
         let answer = client.get(format!("{}{path}", self.admin_url())).send().await?;
         let status = answer.status().as_u16();
         Ok((status, answer.text().await?))

@@ -55,9 +55,7 @@ impl Rig {
     /// When it does not get ready; the next call tries again.
     pub async fn host_api(&self) -> anyhow::Result<&HostApi> {
         let host = self.host().await?;
-        self.host_api
-            .get_or_try_init(async || HostApi::start(host, HostApiOptions::default()).await)
-            .await
+        self.host_api.get_or_try_init(async || HostApi::start(host, HostApiOptions::default()).await).await
     }
 
     /// The virtual cluster of this name, booted at the first call; each costs about 400 MB.
@@ -78,10 +76,7 @@ impl Rig {
 pub fn sliced(options: PlaneOptions) -> anyhow::Result<PlaneOptions> {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let slice = NEXT.fetch_add(1, Ordering::Relaxed);
-    anyhow::ensure!(
-        slice <= SLICES,
-        "this binary boots more than {SLICES} shared virtual clusters"
-    );
+    anyhow::ensure!(slice <= SLICES, "this binary boots more than {SLICES} shared virtual clusters");
     let first_port = 30_000 + slice * 160;
     Ok(options
         .with_service_cidr(&format!("10.43.{}.0/20", slice * 16))

@@ -24,14 +24,10 @@ pub fn run_folder() -> anyhow::Result<&'static Path> {
         let name = format!("k3k-expose-rig-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
         // Tokens with full rights lie in here, if only for loopback.
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(path)
     });
-    made.as_deref()
-        .map_err(|error| anyhow!("making the folder of this run: {error}"))
+    made.as_deref().map_err(|error| anyhow!("making the folder of this run: {error}"))
 }
 
 /// A new folder inside the folder of this run, named for its owner.

@@ -100,13 +100,7 @@ impl Launch {
             .await
             .context("the supervisor ended")?
             .map_err(|error| anyhow!("starting {}: {error}", self.name))?;
-        Ok(Process {
-            id,
-            pid,
-            name: self.name.clone(),
-            log: self.log.clone(),
-            status,
-        })
+        Ok(Process { id, pid, name: self.name.clone(), log: self.log.clone(), status })
     }
 }
 
@@ -175,9 +169,7 @@ impl Process {
     /// The last lines that it wrote, for error messages.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
-        let text = fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default();
+        let text = fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }

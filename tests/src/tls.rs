@@ -96,11 +96,8 @@ impl Authority {
             certificate: folder.join("server.pem"),
             key: folder.join("server-key.pem"),
         };
-        for (path, content) in [
-            (&files.ca, self.pem()),
-            (&files.certificate, leaf.certificate),
-            (&files.key, leaf.key),
-        ] {
+        for (path, content) in [(&files.ca, self.pem()), (&files.certificate, leaf.certificate), (&files.key, leaf.key)]
+        {
             fs::write(path, content).with_context(|| format!("writing {}", path.display()))?;
         }
         Ok(files)
@@ -112,10 +109,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Leaf {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(Leaf { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }
 

@@ -61,14 +61,7 @@ pub async fn request(client: &Client, namespace: &str, account: &str, wish: Toke
     };
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
     let answer = accounts
-        .create_token_request(
-            account,
-            &PostParams::default(),
-            &TokenRequest {
-                spec,
-                ..TokenRequest::default()
-            },
-        )
+        .create_token_request(account, &PostParams::default(), &TokenRequest { spec, ..TokenRequest::default() })
         .await
         .with_context(|| format!("a token for {namespace}/{account}"))?;
     Ok(answer.status.context("a TokenRequest without status")?.token)
@@ -79,17 +72,7 @@ pub async fn request(client: &Client, namespace: &str, account: &str, wish: Toke
 /// # Errors
 /// As [`request`].
 pub async fn for_api_server(client: &Client, namespace: &str, account: &str) -> anyhow::Result<String> {
-    request(
-        client,
-        namespace,
-        account,
-        TokenWish {
-            audiences: Vec::new(),
-            seconds: LONG,
-            pod: None,
-        },
-    )
-    .await
+    request(client, namespace, account, TokenWish { audiences: Vec::new(), seconds: LONG, pod: None }).await
 }
 
 /// The payload of a token, unchecked.
@@ -157,9 +140,7 @@ impl TokenFile {
     /// # Errors
     /// When the folder cannot be written.
     pub fn create(token: &str) -> anyhow::Result<Self> {
-        let file = Self {
-            path: scratch::folder("token")?.join("token"),
-        };
+        let file = Self { path: scratch::folder("token")?.join("token") };
         file.write(token)?;
         Ok(file)
     }

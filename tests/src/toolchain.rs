@@ -50,9 +50,7 @@ impl ControlPlaneBinaries {
     }
 
     fn find() -> anyhow::Result<Self> {
-        let assets = std::env::var_os("KUBEBUILDER_ASSETS")
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from);
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(folder) = &assets {
             for name in ["etcd", "kube-apiserver"] {
                 if !folder.join(name).is_file() {
@@ -60,10 +58,7 @@ impl ControlPlaneBinaries {
                 }
             }
         }
-        Ok(Self {
-            control_plane: go_build::ensure()?,
-            assets,
-        })
+        Ok(Self { control_plane: go_build::ensure()?, assets })
     }
 
     /// The binary that is every server, the supervisor and the token signer.
@@ -76,14 +71,10 @@ impl ControlPlaneBinaries {
     #[must_use]
     pub fn component(&self, name: &str) -> Component {
         match &self.assets {
-            Some(folder) if matches!(name, "etcd" | "kube-apiserver") => Component {
-                program: folder.join(name),
-                prefix: Vec::new(),
-            },
-            _ => Component {
-                program: self.control_plane.clone(),
-                prefix: vec![name.to_owned()],
-            },
+            Some(folder) if matches!(name, "etcd" | "kube-apiserver") => {
+                Component { program: folder.join(name), prefix: Vec::new() }
+            }
+            _ => Component { program: self.control_plane.clone(), prefix: vec![name.to_owned()] },
         }
     }
 }
@@ -97,9 +88,7 @@ impl ControlPlaneBinaries {
 pub fn product_binaries() -> anyhow::Result<&'static ProductBinaries> {
     static BINARIES: OnceLock<Result<ProductBinaries, String>> = OnceLock::new();
     let built = BINARIES.get_or_init(|| build_products().map_err(|error| format!("{error:#}")));
-    built
-        .as_ref()
-        .map_err(|error| anyhow!("building the products: {error}"))
+    built.as_ref().map_err(|error| anyhow!("building the products: {error}"))
 }
 
 /// The part of cargo's messages that names a built file.
@@ -128,10 +117,7 @@ fn build_products() -> anyhow::Result<ProductBinaries> {
         bail!("cargo build ended with {}; its messages are above", output.status);
     }
     let text = String::from_utf8(output.stdout).context("cargo's messages")?;
-    let messages: Vec<CargoMessage> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
+    let messages: Vec<CargoMessage> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let path = |name: &str| {
         messages
             .iter()
@@ -140,8 +126,5 @@ fn build_products() -> anyhow::Result<ProductBinaries> {
             .find_map(|message| message.executable.clone())
             .with_context(|| format!("cargo built no binary called {name}"))
     };
-    Ok(ProductBinaries {
-        agent: path("k3k-expose-agent")?,
-        host_api: path("k3k-expose-host-api")?,
-    })
+    Ok(ProductBinaries { agent: path("k3k-expose-agent")?, host_api: path("k3k-expose-host-api")? })
 }

@@ -13,10 +13,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// When the process is gone.
 pub fn rss_kib(pid: u32) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .context("a zombie has no memory")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a zombie has no memory")?;
     let number = line.split_whitespace().next().context("VmRSS without a number")?;
     Ok(number.parse()?)
 }
@@ -28,12 +25,7 @@ pub fn rss_kib(pid: u32) -> anyhow::Result<u64> {
 pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     let fields = stat_after_name(pid)?;
     // `utime` and `stime` are fields 14 and 15; the list starts at field 3.
-    let ticks: u64 = fields
-        .iter()
-        .skip(11)
-        .take(2)
-        .map(|field| field.parse::<u64>())
-        .sum::<Result<_, _>>()?;
+    let ticks: u64 = fields.iter().skip(11).take(2).map(|field| field.parse::<u64>()).sum::<Result<_, _>>()?;
     #[expect(clippy::cast_precision_loss, reason = "2^52 ticks are a million years")]
     Ok(ticks as f64 / TICKS_PER_SECOND)
 }

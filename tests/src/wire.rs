@@ -128,9 +128,7 @@ impl WireSession {
     /// # Errors
     /// On the deadline, a broken connection, or a line that is no message.
     pub async fn next(&mut self) -> anyhow::Result<Option<FromHost>> {
-        timeout(DEADLINE, self.read())
-            .await
-            .with_context(|| format!("no line of host-api within {DEADLINE:?}"))?
+        timeout(DEADLINE, self.read()).await.with_context(|| format!("no line of host-api within {DEADLINE:?}"))?
     }
 
     /// The newest answer for a key that was not asked for before; answers for other keys stay for their own call.
@@ -153,9 +151,7 @@ impl WireSession {
                 }
             }
         };
-        timeout(DEADLINE, read)
-            .await
-            .with_context(|| format!("no answer for {key} within {DEADLINE:?}"))?
+        timeout(DEADLINE, read).await.with_context(|| format!("no answer for {key} within {DEADLINE:?}"))?
     }
 
     /// The answer to exactly this `put` that is not `pending`.
@@ -185,9 +181,7 @@ impl WireSession {
                 }
             }
         };
-        timeout(DEADLINE, read)
-            .await
-            .with_context(|| format!("no bye within {DEADLINE:?}"))?
+        timeout(DEADLINE, read).await.with_context(|| format!("no bye within {DEADLINE:?}"))?
     }
 
     async fn read(&mut self) -> anyhow::Result<Option<FromHost>> {
@@ -211,9 +205,5 @@ impl WireSession {
 fn client(host_api: &HostApi) -> anyhow::Result<reqwest::Client> {
     tls::install_provider();
     let authorities = reqwest::Certificate::from_pem_bundle(host_api.ca_pem().as_bytes())?;
-    Ok(reqwest::Client::builder()
-        .tls_certs_only(authorities)
-        .http2_prior_knowledge()
-        .no_proxy()
-        .build()?)
+    Ok(reqwest::Client::builder().tls_certs_only(authorities).http2_prior_knowledge().no_proxy().build()?)
 }

@@ -13,11 +13,7 @@ impl Outbox {
     /// The first line of a new session. From here on changes are noted, whether or not an older session still runs.
     pub fn hello(&mut self) -> Option<Hello> {
         let virtual_cluster = self.virtual_cluster.clone()?;
-        self.offer = Some(Offer {
-            tally: self.wanted,
-            before: BTreeMap::new(),
-            broken: false,
-        });
+        self.offer = Some(Offer { tally: self.wanted, before: BTreeMap::new(), broken: false });
         Some(Hello {
             versions: version::SUPPORTED.to_vec(),
             agent: env!("CARGO_PKG_VERSION").to_owned(),
@@ -25,10 +21,7 @@ impl Outbox {
             virtual_cluster,
             count: self.wanted.count,
             root: self.wanted.root,
-            seen: self.epoch.clone().map(|epoch| Seen {
-                epoch,
-                version: self.newest,
-            }),
+            seen: self.epoch.clone().map(|epoch| Seen { epoch, version: self.newest }),
         })
     }
 
@@ -59,11 +52,8 @@ impl Outbox {
         let (role, limit) = (welcome.role, welcome.limits.in_flight);
         let mut ledger = match (&offer, welcome.resume) {
             (Some(offer), Resume::Nothing) => {
-                let mut told: BTreeMap<Key, Told> = self
-                    .entries
-                    .iter()
-                    .map(|(key, entry)| (key.clone(), entry.told()))
-                    .collect();
+                let mut told: BTreeMap<Key, Told> =
+                    self.entries.iter().map(|(key, entry)| (key.clone(), entry.told())).collect();
                 for (key, before) in &offer.before {
                     match before {
                         Some(before) => told.insert(key.clone(), before.clone()),
@@ -90,9 +80,7 @@ impl Outbox {
     /// Whether the session is the present one.
     #[must_use]
     pub fn is_current(&self, generation: u64) -> bool {
-        self.session
-            .as_ref()
-            .is_some_and(|ledger| ledger.generation == generation)
+        self.session.as_ref().is_some_and(|ledger| ledger.generation == generation)
     }
 
     /// Whether the session can no longer say the truth and has to begin anew.
@@ -111,8 +99,7 @@ impl Outbox {
     /// Whether [`Self::next`] has a line.
     #[must_use]
     pub fn has_next(&self, generation: u64) -> bool {
-        self.current(generation)
-            .is_some_and(|ledger| Self::may_speak(ledger) && ledger.has_next())
+        self.current(generation).is_some_and(|ledger| Self::may_speak(ledger) && ledger.has_next())
     }
 
     /// The next line: the oldest change first, at most as many unanswered puts as host-api allows.
@@ -132,13 +119,7 @@ impl Outbox {
         let object = Object::Service(entry.object.unpack()?);
         let hash = entry.object.hash();
         ledger.said(&key, &entry.uid, hash, entry.is_answered());
-        Some(FromAgent::Put(Put {
-            key,
-            uid: entry.uid.clone(),
-            hash,
-            seen: entry.seen,
-            object,
-        }))
+        Some(FromAgent::Put(Put { key, uid: entry.uid.clone(), hash, seen: entry.seen, object }))
     }
 
     /// A sign of life with what host-api should hold.
@@ -213,10 +194,8 @@ impl Outbox {
     /// Objects by what became of them.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts {
-            rejected: u64::try_from(self.refused.len()).unwrap_or(u64::MAX),
-            ..Counts::default()
-        };
+        let mut counts =
+            Counts { rejected: u64::try_from(self.refused.len()).unwrap_or(u64::MAX), ..Counts::default() };
         for entry in self.entries.values() {
             let count = match entry.verdict.filter(|_| entry.is_answered()) {
                 None => &mut counts.unanswered,

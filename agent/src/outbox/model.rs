@@ -67,11 +67,7 @@ impl Model {
             }
             FromAgent::Delete(delete) => {
                 let known = self.session.remove(&delete.key);
-                assert_eq!(
-                    known.map(|(uid, _)| uid),
-                    Some(delete.uid),
-                    "only what was said is deleted"
-                );
+                assert_eq!(known.map(|(uid, _)| uid), Some(delete.uid), "only what was said is deleted");
                 self.state.remove(&delete.key);
             }
             FromAgent::End(end) => {
@@ -177,12 +173,7 @@ impl World {
             }
         }
         let limit = usize::try_from(IN_FLIGHT).unwrap();
-        assert!(
-            self.outbox
-                .session
-                .as_ref()
-                .is_none_or(|ledger| ledger.in_flight() <= limit)
-        );
+        assert!(self.outbox.session.as_ref().is_none_or(|ledger| ledger.in_flight() <= limit));
     }
 
     /// A newer session takes over: lines of the older one that did not arrive are not looked at.

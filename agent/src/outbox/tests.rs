@@ -19,12 +19,7 @@ pub(super) fn key(name: &str) -> Key {
 pub(super) fn wanted(name: &str, object: &str, content: &str) -> Change {
     let mut service = Service::new(ServiceType::ClusterIP);
     service.labels.insert("content".to_owned(), content.to_owned());
-    Change::of(Projected::Wanted {
-        key: key(name),
-        uid: uid(object),
-        service: Box::new(service),
-    })
-    .unwrap()
+    Change::of(Projected::Wanted { key: key(name), uid: uid(object), service: Box::new(service) }).unwrap()
 }
 
 pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
@@ -33,10 +28,7 @@ pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
         session: uid("s"),
         epoch: uid(epoch),
         role: Role::Active,
-        limits: Limits {
-            in_flight,
-            annotations: Vec::new(),
-        },
+        limits: Limits { in_flight, annotations: Vec::new() },
         resume,
         ends_in_s: 3600,
         warnings: Vec::new(),
@@ -45,10 +37,7 @@ pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
 
 fn listed(names: &[&str]) -> Outbox {
     let mut outbox = Outbox::default();
-    outbox.replace(
-        &uid("cluster"),
-        names.iter().map(|name| wanted(name, "u", "1")).collect(),
-    );
+    outbox.replace(&uid("cluster"), names.iter().map(|name| wanted(name, "u", "1")).collect());
     outbox
 }
 
@@ -284,26 +273,13 @@ fn answers_count_by_uid_and_version_and_a_refusal_is_news_once() {
     assert_eq!((news.key, news.reason), (key("a"), "NodePortTaken"));
     let again = Answer { version: 6, ..taken };
     assert_eq!(outbox.answer(generation, again.clone()), None);
-    let stale = Answer {
-        version: 4,
-        ..answer_to(&outbox, "a", 4, Reason::Applied)
-    };
+    let stale = Answer { version: 4, ..answer_to(&outbox, "a", 4, Reason::Applied) };
     outbox.answer(generation, stale);
-    let foreign = Answer {
-        uid: uid("other"),
-        version: 9,
-        ..again
-    };
+    let foreign = Answer { uid: uid("other"), version: 9, ..again };
     outbox.answer(generation, foreign);
     assert_eq!(outbox.counts().rejected, 1);
     let seen = outbox.hello().unwrap().seen;
-    assert_eq!(
-        seen,
-        Some(Seen {
-            epoch: uid("epoch"),
-            version: 9
-        })
-    );
+    assert_eq!(seen, Some(Seen { epoch: uid("epoch"), version: 9 }));
 }
 
 #[test]
@@ -339,10 +315,7 @@ fn another_epoch_makes_every_answer_unknown() {
 fn a_standby_says_nothing() {
     let mut outbox = listed(&["a"]);
     outbox.hello().unwrap();
-    let generation = outbox.welcome(&Welcome {
-        role: Role::Standby,
-        ..welcome("epoch", Resume::Snapshot, 8)
-    });
+    let generation = outbox.welcome(&Welcome { role: Role::Standby, ..welcome("epoch", Resume::Snapshot, 8) });
     assert_eq!(lines(&mut outbox, generation), [""; 0]);
     assert_eq!(outbox.in_sync(), Err(Behind::Standby));
 }

@@ -34,10 +34,7 @@ fn refused(spec: Value) -> &'static str {
 #[test]
 fn only_the_clusters_own_two_services_are_skipped() {
     let of = |namespace: &str, name: &str| {
-        project(
-            &service(json!({"namespace": namespace, "name": name}), json!({})),
-            &BTreeSet::new(),
-        )
+        project(&service(json!({"namespace": namespace, "name": name}), json!({})), &BTreeSet::new())
     };
     assert_eq!(of("default", "kubernetes"), Projected::Skip);
     assert_eq!(of("kube-system", "kube-dns"), Projected::Skip);
@@ -48,10 +45,7 @@ fn only_the_clusters_own_two_services_are_skipped() {
 #[test]
 fn a_service_on_its_way_out_is_gone() {
     let going = service(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), json!({}));
-    let expected = Projected::Gone {
-        key: Key::service("default", "web").unwrap(),
-        uid: Uid::parse("u-1").unwrap(),
-    };
+    let expected = Projected::Gone { key: Key::service("default", "web").unwrap(), uid: Uid::parse("u-1").unwrap() };
     assert_eq!(project(&going, &BTreeSet::new()), expected);
     assert_eq!(gone(&service(json!({}), json!({}))), expected);
 }
@@ -65,10 +59,7 @@ fn every_type_and_headless_keep_their_kind() {
     ] {
         let projected = wanted(json!({}), json!({"type": word, "clusterIPs": ["10.43.0.9"]}));
         assert_eq!(projected.service_type, service_type);
-        assert_eq!(
-            projected.cluster_ips,
-            ClusterIps::Addresses(vec!["10.43.0.9".parse().unwrap()])
-        );
+        assert_eq!(projected.cluster_ips, ClusterIps::Addresses(vec!["10.43.0.9".parse().unwrap()]));
     }
     let headless = wanted(json!({}), json!({"clusterIP": "None", "clusterIPs": ["None"]}));
     assert_eq!(headless.cluster_ips, ClusterIps::Headless);
@@ -167,10 +158,8 @@ fn what_was_asked_for_but_is_not_there_is_not_pinned() {
     let fields = json!({"f:spec": {
         "f:clusterIP": {}, "f:healthCheckNodePort": {}, "f:ports": {r#"k:{"port":80,"protocol":"TCP"}"#: {"f:nodePort": {}}},
     }});
-    let projected = wanted(
-        json!({"managedFields": [{"fieldsV1": fields}]}),
-        json!({"clusterIP": "None", "ports": [{"port": 80}]}),
-    );
+    let projected =
+        wanted(json!({"managedFields": [{"fieldsV1": fields}]}), json!({"clusterIP": "None", "ports": [{"port": 80}]}));
     assert!(!projected.cluster_ip_pinned && !projected.health_check_node_port_pinned);
     assert!(!projected.ports[0].node_port_pinned);
 }
@@ -217,14 +206,7 @@ fn values_that_cannot_be_carried_are_refused_and_never_panic() {
 
 #[test]
 fn objects_without_a_usable_name_or_uid_are_skipped() {
-    for metadata in [
-        json!({"name": "Not A Label"}),
-        json!({"uid": ""}),
-        json!({"namespace": null}),
-    ] {
-        assert_eq!(
-            project(&service(metadata, json!({})), &BTreeSet::new()),
-            Projected::Skip
-        );
+    for metadata in [json!({"name": "Not A Label"}), json!({"uid": ""}), json!({"namespace": null})] {
+        assert_eq!(project(&service(metadata, json!({})), &BTreeSet::new()), Projected::Skip);
     }
 }

@@ -44,20 +44,14 @@ fn welcome() -> FromHost {
         session: Uid::parse("s").unwrap(),
         epoch: Uid::parse("e").unwrap(),
         role: Role::Active,
-        limits: Limits {
-            in_flight: 10_000,
-            annotations: Vec::new(),
-        },
+        limits: Limits { in_flight: 10_000, annotations: Vec::new() },
         resume: Resume::Snapshot,
         ends_in_s: 3600,
         warnings: Vec::new(),
     })
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the rig owns the handle and the tests await it"
-)]
+#[expect(clippy::disallowed_methods, reason = "the rig owns the handle and the tests await it")]
 fn start() -> Rig {
     let agent = Arc::new(Agent::new());
     agent.change(|outbox| {
@@ -74,13 +68,7 @@ fn start() -> Rig {
             run(&agent, Link { inbound, outbound }, &renew_at, &stop).await
         }
     });
-    Rig {
-        agent,
-        stop,
-        to_agent,
-        from_agent,
-        run,
-    }
+    Rig { agent, stop, to_agent, from_agent, run }
 }
 
 /// Every message in a chunk.
@@ -168,12 +156,7 @@ async fn a_host_that_is_silent_is_left_and_beats_go_out_until_then() {
 
 #[tokio::test(start_paused = true)]
 async fn a_line_that_is_no_message_ends_the_session() {
-    for broken in [
-        &b"nonsense\n"[..],
-        b"{\"sing\":{}}\n",
-        b"{\"beat\":{}}\n",
-        &[b'x'; 65_537],
-    ] {
+    for broken in [&b"nonsense\n"[..], b"{\"sing\":{}}\n", b"{\"beat\":{}}\n", &[b'x'; 65_537]] {
         let rig = start();
         rig.to_agent.unbounded_send(Ok(broken.to_vec().into())).unwrap();
         assert!(matches!(rig.run.await.unwrap().0, Over::Malformed(_)));
@@ -187,9 +170,7 @@ async fn a_change_leaves_at_once() {
     let mut ended = false;
     while !ended {
         let chunk = rig.from_agent.recv().await.unwrap();
-        ended = messages(&chunk)
-            .iter()
-            .any(|message| matches!(message, FromAgent::End(_)));
+        ended = messages(&chunk).iter().any(|message| matches!(message, FromAgent::End(_)));
     }
     let begun = Instant::now();
     advance(Duration::from_millis(1)).await;

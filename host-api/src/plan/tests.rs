@@ -67,14 +67,7 @@ fn standing(spec: ServiceSpec) -> Twin {
 }
 
 fn planned(spec: ServiceSpec, twin: Twin) -> Plan {
-    plan(
-        &uid("t"),
-        &key(),
-        &desired(spec),
-        Some(&HostService::Twin(Box::new(twin))),
-        Road::Table,
-        None,
-    )
+    plan(&uid("t"), &key(), &desired(spec), Some(&HostService::Twin(Box::new(twin))), Road::Table, None)
 }
 
 fn patched(plan: Plan) -> Value {
@@ -87,10 +80,7 @@ fn patched(plan: Plan) -> Value {
 #[test]
 fn what_is_right_is_left_alone() {
     assert_eq!(planned(spec(&json!({})), standing(spec(&json!({})))), Plan::Nothing);
-    assert_eq!(
-        planned(balancer(&json!({})), standing(balancer(&json!({})))),
-        Plan::Nothing
-    );
+    assert_eq!(planned(balancer(&json!({})), standing(balancer(&json!({})))), Plan::Nothing);
 }
 
 #[test]
@@ -110,17 +100,12 @@ fn a_balancer_that_shall_do_without_node_ports_loses_them() {
 
 #[test]
 fn a_patch_names_every_field_and_guards_itself() {
-    let mut twin = standing(spec(
-        &json!({"externalIPs": ["192.0.2.1"], "selector": {"app": "x", "evil": "y"}}),
-    ));
+    let mut twin = standing(spec(&json!({"externalIPs": ["192.0.2.1"], "selector": {"app": "x", "evil": "y"}})));
     twin.labels.insert("foreign".to_owned(), "2".to_owned());
     twin.own_labels.push("old".to_owned());
     twin.labels.insert("old".to_owned(), "3".to_owned());
     let patch = patched(planned(spec(&json!({"selector": {"app": "web"}})), twin));
-    assert_eq!(
-        patch["metadata"],
-        json!({"uid": "u", "resourceVersion": "7", "labels": {"old": null}})
-    );
+    assert_eq!(patch["metadata"], json!({"uid": "u", "resourceVersion": "7", "labels": {"old": null}}));
     let fields = patch["spec"].as_object().unwrap();
     assert_eq!(fields.len(), FIELDS.len());
     assert_eq!(fields["selector"], json!({"app": "web", "evil": null}));
@@ -129,10 +114,7 @@ fn a_patch_names_every_field_and_guards_itself() {
 
 #[test]
 fn a_selector_that_goes_is_taken_away() {
-    let patch = patched(planned(
-        spec(&json!({})),
-        standing(spec(&json!({"selector": {"app": "x"}}))),
-    ));
+    let patch = patched(planned(spec(&json!({})), standing(spec(&json!({"selector": {"app": "x"}})))));
     assert!(patch["spec"]["selector"].is_null());
 }
 
@@ -142,26 +124,14 @@ fn immutable_fields_are_walked_by_the_table() {
     let headless = spec(&json!({"clusterIP": "None", "clusterIPs": ["None"]}));
     assert_eq!(via(headless.clone(), spec(&json!({})))["type"], "ExternalName");
     assert_eq!(via(spec(&json!({})), headless)["type"], "ExternalName");
-    assert_eq!(
-        via(spec(&json!({"clusterIP": "10.43.0.8"})), spec(&json!({})))["type"],
-        "ExternalName"
-    );
+    assert_eq!(via(spec(&json!({"clusterIP": "10.43.0.8"})), spec(&json!({})))["type"], "ExternalName");
 
-    let class = via(
-        balancer(&json!({"loadBalancerClass": "b"})),
-        balancer(&json!({"loadBalancerClass": "a"})),
-    );
-    assert_eq!(
-        (&class["type"], &class["clusterIP"]),
-        (&json!("ClusterIP"), &json!("10.43.0.9"))
-    );
+    let class = via(balancer(&json!({"loadBalancerClass": "b"})), balancer(&json!({"loadBalancerClass": "a"})));
+    assert_eq!((&class["type"], &class["clusterIP"]), (&json!("ClusterIP"), &json!("10.43.0.9")));
     assert!(class["loadBalancerClass"].is_null());
 
     let health = via(balancer(&json!({"healthCheckNodePort": 31001})), balancer(&json!({})));
-    assert_eq!(
-        (&health["externalTrafficPolicy"], &health["type"]),
-        (&json!("Cluster"), &json!("LoadBalancer"))
-    );
+    assert_eq!((&health["externalTrafficPolicy"], &health["type"]), (&json!("Cluster"), &json!("LoadBalancer")));
     assert_eq!(health["ports"][0]["nodePort"], 30080);
 
     let straight = via(spec(&json!({})), balancer(&json!({})));
@@ -172,10 +142,7 @@ fn immutable_fields_are_walked_by_the_table() {
 #[test]
 fn from_the_middle_of_a_walk_the_road_is_straight() {
     let middle = over_external_name(&spec(&json!({})));
-    let patch = patched(planned(
-        spec(&json!({"clusterIP": "None", "clusterIPs": ["None"]})),
-        standing(middle),
-    ));
+    let patch = patched(planned(spec(&json!({"clusterIP": "None", "clusterIPs": ["None"]})), standing(middle)));
     assert_eq!(patch["spec"]["clusterIP"], "None");
     assert!(patch["spec"]["externalName"].is_null());
 }
@@ -210,18 +177,10 @@ fn what_is_not_ours_to_write_is_not_written() {
     };
     assert_eq!(by(None, None), Plan::Create);
     assert_eq!(by(with(&|twin| twin.terminating = true), None), Plan::Wait);
-    assert_eq!(
-        by(with(&|twin| twin.marks.tenant = uid("other")), None),
-        Plan::NameTaken
-    );
-    assert_eq!(
-        by(with(&|twin| twin.marks.key = Key::service("x", "y").unwrap()), None),
-        Plan::NameTaken
-    );
-    let foreign = HostService::Foreign(twin::Foreign {
-        resource_version: String::new(),
-        numbers: twin::Held::default(),
-    });
+    assert_eq!(by(with(&|twin| twin.marks.tenant = uid("other")), None), Plan::NameTaken);
+    assert_eq!(by(with(&|twin| twin.marks.key = Key::service("x", "y").unwrap()), None), Plan::NameTaken);
+    let foreign =
+        HostService::Foreign(twin::Foreign { resource_version: String::new(), numbers: twin::Held::default() });
     assert_eq!(by(Some(foreign), None), Plan::NameTaken);
     let reset = with(&|twin| twin.marks.virtual_cluster = Some(uid("older")));
     assert_eq!(by(reset.clone(), None), Plan::WrongVirtualCluster);

@@ -89,12 +89,7 @@ impl Registry {
 
     /// All Clusters of the host are these.
     pub fn clusters_listed(&mut self, listed: &BTreeSet<Uid>, now: Duration) {
-        let gone: Vec<Uid> = self
-            .clusters
-            .keys()
-            .filter(|&cluster| !listed.contains(cluster))
-            .cloned()
-            .collect();
+        let gone: Vec<Uid> = self.clusters.keys().filter(|&cluster| !listed.contains(cluster)).cloned().collect();
         for cluster in gone {
             self.cluster_gone(&cluster, now);
         }
@@ -115,10 +110,7 @@ impl Registry {
     /// Asks for a look at every twin of a tenant that nobody wants.
     pub(super) fn collect(&mut self, tenant: &Uid) {
         let Some(ledger) = self.tenants.get(tenant) else { return };
-        let twins = self
-            .services
-            .twins(ledger.tenant.namespace())
-            .filter(|(_, twin)| twin.marks.tenant == *tenant);
+        let twins = self.services.twins(ledger.tenant.namespace()).filter(|(_, twin)| twin.marks.tenant == *tenant);
         let unwanted = twins.filter(|(_, twin)| ledger.record(&twin.marks.key).is_none());
         let keys: Vec<Key> = unwanted.map(|(_, twin)| twin.marks.key.clone()).collect();
         for key in keys {
@@ -169,9 +161,7 @@ impl Registry {
             self.compare(&marks.tenant, &marks.key, before, after.as_ref(), now);
         }
         if let Some(marks) = is
-            && was
-                .as_ref()
-                .is_none_or(|was| (&was.tenant, &was.key) != (&marks.tenant, &marks.key))
+            && was.as_ref().is_none_or(|was| (&was.tenant, &was.key) != (&marks.tenant, &marks.key))
         {
             self.compare(&marks.tenant, &marks.key, None, after.as_ref(), now);
         }
@@ -205,11 +195,7 @@ impl Registry {
 
     /// Tells the agent what the host changed in a twin's status.
     fn refresh(&mut self, tenant: &Uid, key: &Key, twin: &Twin) {
-        let answer = self
-            .tenants
-            .get(tenant)
-            .and_then(|ledger| ledger.record(key))
-            .and_then(|it| it.answer.as_ref());
+        let answer = self.tenants.get(tenant).and_then(|ledger| ledger.record(key)).and_then(|it| it.answer.as_ref());
         let Some(answer) = answer.filter(|answer| answer.reason == Reason::Applied) else {
             return;
         };

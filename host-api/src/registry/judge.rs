@@ -60,11 +60,7 @@ impl Registry {
         };
         let at = Self::place(ledger, key);
         let Some(record) = ledger.record(key) else {
-            return if self.k3k_syncs(tenant) {
-                Verdict::Nothing
-            } else {
-                self.removal(ledger, key, &at)
-            };
+            return if self.k3k_syncs(tenant) { Verdict::Nothing } else { self.removal(ledger, key, &at) };
         };
         let Some(object) = &record.object else {
             return Verdict::Nothing;
@@ -111,10 +107,7 @@ impl Registry {
                         }
                         _ => {
                             let namespace = ledger.tenant.namespace().to_owned();
-                            return Verdict::Do(Task::InspectPods {
-                                namespace,
-                                cluster: tenant.clone(),
-                            });
+                            return Verdict::Do(Task::InspectPods { namespace, cluster: tenant.clone() });
                         }
                     }
                 }
@@ -140,31 +133,16 @@ impl Registry {
             let_through: self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref()),
             adopted: ledger.adopted,
         };
-        if guard.may_delete(twin) {
-            deletion(at.clone(), self.services.get(at))
-        } else {
-            Verdict::Nothing
-        }
+        if guard.may_delete(twin) { deletion(at.clone(), self.services.get(at)) } else { Verdict::Nothing }
     }
 
     /// The first number of a wished spec that somebody else holds. What the twin has already is its own.
     fn taken(&self, at: &HostName, spec: &ServiceSpec, twin: Option<&Twin>) -> Option<(Reason, Blocker)> {
-        let own = twin
-            .map(|twin| HostService::Twin(Box::new(twin.clone())).held())
-            .unwrap_or_default();
+        let own = twin.map(|twin| HostService::Twin(Box::new(twin.clone())).held()).unwrap_or_default();
         let ips = spec.cluster_ips.iter().flatten().filter(|ip| *ip != HEADLESS);
-        let ips = ips
-            .filter_map(|ip| ip.parse::<IpAddr>().ok())
-            .filter(|ip| !own.cluster_ips.contains(ip));
-        let ports = spec
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| port.node_port)
-            .chain(spec.health_check_node_port);
-        let ports = ports
-            .filter_map(|port| u16::try_from(port).ok())
-            .filter(|port| !own.node_ports.contains(port));
+        let ips = ips.filter_map(|ip| ip.parse::<IpAddr>().ok()).filter(|ip| !own.cluster_ips.contains(ip));
+        let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port).chain(spec.health_check_node_port);
+        let ports = ports.filter_map(|port| u16::try_from(port).ok()).filter(|port| !own.node_ports.contains(port));
         let ip = ips.into_iter().find(|ip| self.services.holds_cluster_ip(at, *ip));
         let port = ports.into_iter().find(|port| self.services.holds_node_port(at, *port));
         ip.map(|ip| (Reason::ClusterIPTaken, Blocker::ClusterIp(ip)))
@@ -179,23 +157,14 @@ impl Registry {
 /// Whether a patch would narrow the selector of a twin that k3k made: endpoints drop to zero at once if its pods do not
 /// carry the labels yet.
 fn narrows(twin: &Twin, spec: &ServiceSpec) -> bool {
-    let bound = |key: &str| {
-        twin.spec
-            .selector
-            .as_ref()
-            .is_some_and(|selector| selector.contains_key(key))
-    };
+    let bound = |key: &str| twin.spec.selector.as_ref().is_some_and(|selector| selector.contains_key(key));
     !twin.marks.ours && spec.selector.is_some() && !(bound(CLUSTER_NAME) && bound(VIRTUAL_NAMESPACE))
 }
 
 fn deletion(at: HostName, current: Option<&HostService>) -> Verdict {
     current.and_then(HostService::twin).map_or(Verdict::Nothing, |twin| {
         let (uid, resource_version) = (twin.uid.clone(), twin.resource_version.clone());
-        Verdict::Do(Task::Delete {
-            at,
-            uid,
-            resource_version,
-        })
+        Verdict::Do(Task::Delete { at, uid, resource_version })
     })
 }
 

@@ -63,9 +63,7 @@ impl Registry {
             .entry(tenant.id().clone())
             .or_insert_with(|| Ledger::new(tenant.clone(), hello.virtual_cluster.clone(), hello.projection));
         if let Some(older) = ledger.session {
-            ledger
-                .takeovers
-                .retain(|&time| now.saturating_sub(time) < TAKEOVERS_WITHIN);
+            ledger.takeovers.retain(|&time| now.saturating_sub(time) < TAKEOVERS_WITHIN);
             if ledger.takeovers.len() >= TAKEOVERS {
                 return Err(NotOpened::TooManyTakeovers);
             }
@@ -78,10 +76,7 @@ impl Registry {
         if ledger.virtual_cluster != hello.virtual_cluster || ledger.projection != hello.projection {
             ledger.reset(hello.virtual_cluster.clone(), hello.projection);
         }
-        let hello_tally = Tally {
-            count: hello.count,
-            root: hello.root,
-        };
+        let hello_tally = Tally { count: hello.count, root: hello.root };
         let resumed = ledger.complete && ledger.tally() == hello_tally;
         self.last_session += 1;
         let id = self.last_session;
@@ -100,11 +95,7 @@ impl Registry {
                 pod,
                 phase,
                 told,
-                wants: if resumed {
-                    self.unsettled(tenant.id())
-                } else {
-                    BTreeSet::new()
-                },
+                wants: if resumed { self.unsettled(tenant.id()) } else { BTreeSet::new() },
                 wants_all: false,
                 bye: None,
             },
@@ -115,10 +106,7 @@ impl Registry {
             session: self.session_name(id),
             epoch: self.epoch.clone(),
             role: Role::Active,
-            limits: Limits {
-                in_flight: IN_FLIGHT,
-                annotations: Vec::new(),
-            },
+            limits: Limits { in_flight: IN_FLIGHT, annotations: Vec::new() },
             resume: if resumed { Resume::Nothing } else { Resume::Snapshot },
             ends_in_s: 0,
             warnings: Vec::new(),
@@ -143,11 +131,10 @@ impl Registry {
     /// # Errors
     /// The last line to say, when the session cannot go on.
     pub fn line(&mut self, id: SessionId, line: FromAgent) -> Result<(), Bye> {
-        let current = self.sessions.get(&id).is_some_and(|session| {
-            self.tenants
-                .get(&session.tenant)
-                .is_some_and(|ledger| ledger.session == Some(id))
-        });
+        let current = self
+            .sessions
+            .get(&id)
+            .is_some_and(|session| self.tenants.get(&session.tenant).is_some_and(|ledger| ledger.session == Some(id)));
         if !current {
             return Ok(());
         }
@@ -233,17 +220,8 @@ impl Registry {
         let Phase::Snapshot { number, said } = session.phase else {
             return Err(bye(ByeReason::Malformed, "an end without a snapshot", None));
         };
-        if said
-            != (Tally {
-                count: end.count,
-                root: end.root,
-            })
-        {
-            return Err(bye(
-                ByeReason::Malformed,
-                "the snapshot does not add up to its end",
-                None,
-            ));
+        if said != (Tally { count: end.count, root: end.root }) {
+            return Err(bye(ByeReason::Malformed, "the snapshot does not add up to its end", None));
         }
         session.phase = Phase::Changes;
         let tenant = session.tenant.clone();
@@ -260,10 +238,7 @@ impl Registry {
         let Some((session, ledger)) = self.speaking(id) else {
             return;
         };
-        let told = Tally {
-            count: beat.count,
-            root: beat.root,
-        };
+        let told = Tally { count: beat.count, root: beat.root };
         if session.phase == Phase::Changes && ledger.tally() != told {
             session.wants_all = true;
             self.effects.wake.insert(id);
@@ -275,12 +250,9 @@ impl Registry {
         let Some(ledger) = self.tenants.get_mut(tenant) else {
             return;
         };
-        let twins = || {
-            self.services
-                .twins(ledger.tenant.namespace())
-                .filter(|(_, twin)| twin.marks.tenant == *tenant)
-        };
+        let twins = || self.services.twins(ledger.tenant.namespace()).filter(|(_, twin)| twin.marks.tenant == *tenant);
         let standing = twins().count();
+        let unwanted = twins().filter(|(_, twin)| ledger.record(&twin.marks.key).is_none()).count();
         let speaks = &ledger.virtual_cluster;
         let strangers = twins().any(|(_, twin)| twin.marks.virtual_cluster.as_ref().is_some_and(|home| home != speaks));
         let adopted = twins().any(|(_, twin)| {
@@ -290,9 +262,9 @@ impl Registry {
         let let_through = self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref()) == Some(&speaks);
         // Adoption outlives this process: the twin's managedFields still name k3k.
         ledger.adopted |= adopted;
-        ledger.emptied = guard::emptied(count, standing);
+        ledger.emptied = guard::emptied(ledger.emptied, count, standing, unwanted);
         if ledger.emptied && !let_through {
-            self.notify(tenant, NoticeKind::Emptied { speaks, standing });
+            self.notify(tenant, NoticeKind::Emptied { speaks, standing: unwanted });
         } else if strangers && !let_through {
             self.notify(tenant, NoticeKind::WrongVirtualCluster { speaks });
         }
@@ -312,10 +284,7 @@ impl Registry {
     /// Keys whose object is needed again, because of what happened since it was said.
     fn unsettled(&self, tenant: &Uid) -> BTreeSet<Key> {
         let records = self.tenants.get(tenant).into_iter().flat_map(Ledger::records);
-        records
-            .filter(|(_, record)| record.stale)
-            .map(|(key, _)| key.clone())
-            .collect()
+        records.filter(|(_, record)| record.stale).map(|(key, _)| key.clone()).collect()
     }
 
     fn speaking(&mut self, id: SessionId) -> Option<(&mut Session, &mut Ledger)> {
@@ -326,10 +295,7 @@ impl Registry {
 
     fn snapshot(&mut self) -> Phase {
         self.last_snapshot += 1;
-        Phase::Snapshot {
-            number: self.last_snapshot,
-            said: Tally::default(),
-        }
+        Phase::Snapshot { number: self.last_snapshot, said: Tally::default() }
     }
 
     fn session_name(&self, id: SessionId) -> Uid {

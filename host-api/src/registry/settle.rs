@@ -49,6 +49,12 @@ impl Registry {
         }
     }
 
+    /// How often in a row the host has failed to take an object.
+    #[must_use]
+    pub fn failures(&self, tenant: &Uid, key: &Key) -> u32 {
+        self.tenants.get(tenant).and_then(|ledger| ledger.failures.get(key).copied()).unwrap_or_default()
+    }
+
     /// Which object, in which state, the tenant wants at a key.
     #[must_use]
     pub fn wish(&self, tenant: &Uid, key: &Key) -> Option<(Uid, Hash)> {
@@ -129,9 +135,7 @@ impl Registry {
             Some(HostService::Twin(twin)) if twin.marks.tenant == *tenant && twin.marks.key == *key => Some(twin),
             _ => None,
         };
-        let waited = ledger
-            .record_mut(key)
-            .and_then(|record| std::mem::replace(&mut record.blocker, blocker.clone()));
+        let waited = ledger.record_mut(key).and_then(|record| std::mem::replace(&mut record.blocker, blocker.clone()));
         self.last_version += 1;
         let version = self.last_version;
         ledger.answer(key, version, |record| {
@@ -142,10 +146,7 @@ impl Registry {
             self.unblock(&waited, tenant, key);
         }
         if let Some(blocker) = blocker {
-            self.waiting
-                .entry(blocker)
-                .or_default()
-                .insert((tenant.clone(), key.clone()));
+            self.waiting.entry(blocker).or_default().insert((tenant.clone(), key.clone()));
         }
         self.wake_of(tenant);
     }

@@ -10,11 +10,7 @@ use crate::plan::Road;
 use crate::tenant::Tenant;
 use crate::twin;
 
-const OFF: ClusterState = ClusterState {
-    revision: 0,
-    k3k_syncs: false,
-    mass_delete: None,
-};
+const OFF: ClusterState = ClusterState { revision: 0, k3k_syncs: false, mass_delete: None };
 const NOW: Duration = Duration::ZERO;
 
 fn uid(text: &str) -> Uid {
@@ -47,13 +43,7 @@ fn virtual_service(node_port: u16) -> Service {
 fn put(name: &str, node_port: u16) -> Put {
     let service = virtual_service(node_port);
     let hash = Hash::of(&service);
-    Put {
-        key: key(name),
-        uid: uid(name),
-        hash,
-        seen: 0,
-        object: Object::Service(Box::new(service)),
-    }
+    Put { key: key(name), uid: uid(name), hash, seen: 0, object: Object::Service(Box::new(service)) }
 }
 
 fn hello(tally: Tally) -> Hello {
@@ -71,24 +61,14 @@ fn hello(tally: Tally) -> Hello {
 /// A registry with a session in which a snapshot was completed.
 fn synced(puts: Vec<Put>, state: ClusterState) -> (Registry, SessionId) {
     let mut registry = Registry::new(uid("epoch"), 0);
-    let (id, welcome) = registry
-        .open(&tenant(), state, uid("pod"), &hello(Tally::default()), NOW)
-        .unwrap();
+    let (id, welcome) = registry.open(&tenant(), state, uid("pod"), &hello(Tally::default()), NOW).unwrap();
     assert_eq!(welcome.resume, Resume::Snapshot);
     let mut tally = Tally::default();
     for put in puts {
         tally.add(&put.key, &put.uid, put.hash);
         registry.line(id, FromAgent::Put(put)).unwrap();
     }
-    registry
-        .line(
-            id,
-            FromAgent::End(End {
-                count: tally.count,
-                root: tally.root,
-            }),
-        )
-        .unwrap();
+    registry.line(id, FromAgent::End(End { count: tally.count, root: tally.root })).unwrap();
     (registry, id)
 }
 
@@ -114,9 +94,7 @@ fn reasons(lines: &[FromHost]) -> Vec<Reason> {
 
 /// A Service of the host, as its API server would store what we create.
 fn stored(task: &Task, revision: u32) -> k8s_openapi::api::core::v1::Service {
-    let Task::Create(_, service) = task else {
-        panic!("{task:?}")
-    };
+    let Task::Create(_, service) = task else { panic!("{task:?}") };
     let mut service = service.as_ref().clone();
     service.metadata.uid = Some("host-uid".to_owned());
     service.metadata.resource_version = Some(revision.to_string());
@@ -139,10 +117,7 @@ fn a_held_number_costs_no_write_and_its_release_is_noticed() {
     assert_eq!(task(&mut registry), Some(Task::Settled));
     assert_eq!(reasons(&told(&mut registry, id)), [Reason::NodePortTaken]);
 
-    let holder = HostName {
-        namespace: "elsewhere".to_owned(),
-        name: "other".to_owned(),
-    };
+    let holder = HostName { namespace: "elsewhere".to_owned(), name: "other".to_owned() };
     registry.service_gone(&holder, Some("6"), NOW);
     assert_eq!(told(&mut registry, id), [FromHost::Want(Want::Keys(vec![key("web")]))]);
     registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
@@ -151,14 +126,8 @@ fn a_held_number_costs_no_write_and_its_release_is_noticed() {
 
 #[test]
 fn nothing_is_written_while_k3k_syncs_and_everything_is_asked_for_after() {
-    let (mut registry, id) = synced(
-        vec![put("web", 30_080)],
-        ClusterState {
-            revision: 0,
-            k3k_syncs: true,
-            mass_delete: None,
-        },
-    );
+    let (mut registry, id) =
+        synced(vec![put("web", 30_080)], ClusterState { revision: 0, k3k_syncs: true, mass_delete: None });
     assert_eq!(task(&mut registry), Some(Task::Settled));
     assert_eq!(reasons(&told(&mut registry, id)), [Reason::Adopting]);
     registry.cluster_seen(&uid("t"), OFF);
@@ -167,14 +136,8 @@ fn nothing_is_written_while_k3k_syncs_and_everything_is_asked_for_after() {
 
 #[test]
 fn a_switch_that_the_next_session_sees_first_is_not_lost() {
-    let (mut registry, id) = synced(
-        vec![put("web", 30_080)],
-        ClusterState {
-            revision: 0,
-            k3k_syncs: true,
-            mass_delete: None,
-        },
-    );
+    let (mut registry, id) =
+        synced(vec![put("web", 30_080)], ClusterState { revision: 0, k3k_syncs: true, mass_delete: None });
     task(&mut registry);
     told(&mut registry, id);
     registry.close(id);
@@ -201,61 +164,24 @@ fn an_empty_snapshot_deletes_nothing_until_it_is_let_through() {
     }
     registry.close(id);
     registry.effects();
-    let (id, _) = registry
-        .open(&tenant(), OFF, uid("pod"), &hello(Tally::default()), NOW)
-        .unwrap();
-    registry
-        .line(
-            id,
-            FromAgent::End(End {
-                count: 0,
-                root: Tally::default().root,
-            }),
-        )
-        .unwrap();
+    let (id, _) = registry.open(&tenant(), OFF, uid("pod"), &hello(Tally::default()), NOW).unwrap();
+    registry.line(id, FromAgent::End(End { count: 0, root: Tally::default().root })).unwrap();
     assert!(std::iter::from_fn(|| task(&mut registry)).all(|task| task == Task::Settled));
     let notices = registry.effects().notices;
     let standing = registry.services.twins("ns").count();
     assert!(standing > 10, "{standing}");
-    assert!(
-        matches!(
-            &notices[..],
-            [Notice {
-                kind: crate::notice::NoticeKind::Emptied { .. },
-                ..
-            }]
-        ),
-        "{notices:?}"
-    );
+    assert!(matches!(&notices[..], [Notice { kind: crate::notice::NoticeKind::Emptied { .. }, .. }]), "{notices:?}");
 
-    registry.cluster_seen(
-        &uid("t"),
-        ClusterState {
-            revision: 0,
-            k3k_syncs: false,
-            mass_delete: Some(uid("vc")),
-        },
-    );
+    registry.cluster_seen(&uid("t"), ClusterState { revision: 0, k3k_syncs: false, mass_delete: Some(uid("vc")) });
     let tasks: Vec<_> = std::iter::from_fn(|| task(&mut registry)).collect();
     assert_eq!(tasks.len(), standing);
-    assert!(
-        tasks.iter().all(|task| matches!(task, Task::Delete { .. })),
-        "{tasks:?}"
-    );
+    assert!(tasks.iter().all(|task| matches!(task, Task::Delete { .. })), "{tasks:?}");
 }
 
 #[test]
 fn an_object_of_the_same_place_but_another_uid_is_not_deleted() {
     let (mut registry, id) = synced(vec![put("web", 30_080)], OFF);
-    registry
-        .line(
-            id,
-            FromAgent::Delete(Delete {
-                key: key("web"),
-                uid: uid("older"),
-            }),
-        )
-        .unwrap();
+    registry.line(id, FromAgent::Delete(Delete { key: key("web"), uid: uid("older") })).unwrap();
     assert_eq!(registry.tenants[&uid("t")].tally().count, 1);
 }
 
@@ -265,13 +191,8 @@ fn a_snapshot_that_does_not_add_up_ends_the_session_and_deletes_nothing() {
     let create = task(&mut registry).unwrap();
     registry.service_answered(stored(&create, 1), NOW);
     registry.close(id);
-    let (id, _) = registry
-        .open(&tenant(), OFF, uid("pod"), &hello(Tally::default()), NOW)
-        .unwrap();
-    let end = End {
-        count: 1,
-        root: Tally::default().root,
-    };
+    let (id, _) = registry.open(&tenant(), OFF, uid("pod"), &hello(Tally::default()), NOW).unwrap();
+    let end = End { count: 1, root: Tally::default().root };
     assert!(registry.line(id, FromAgent::End(end)).is_err());
     registry.close(id);
     assert!(std::iter::from_fn(|| task(&mut registry)).all(|task| !matches!(task, Task::Delete { .. })));
@@ -305,10 +226,7 @@ fn a_twin_that_is_undone_three_times_is_contested() {
         given.extend(reasons(&told(&mut registry, id)));
     }
     assert!(given.contains(&Reason::Contested), "{given:?}");
-    let at = HostName {
-        namespace: "ns".to_owned(),
-        name: crate::name::twin("web", "default", "mine"),
-    };
+    let at = HostName { namespace: "ns".to_owned(), name: crate::name::twin("web", "default", "mine") };
     assert!(matches!(registry.services.get(&at), Some(twin::HostService::Twin(_))));
 }
 
@@ -328,18 +246,12 @@ fn whoever_went_after_the_look_up_gets_no_session() {
 
 #[test]
 fn an_older_look_at_a_cluster_does_not_replace_a_newer_one() {
-    let at = |revision, k3k_syncs| ClusterState {
-        revision,
-        k3k_syncs,
-        mass_delete: None,
-    };
+    let at = |revision, k3k_syncs| ClusterState { revision, k3k_syncs, mass_delete: None };
     let (mut registry, id) = synced(vec![put("web", 30_080)], at(7, true));
     task(&mut registry);
     assert_eq!(reasons(&told(&mut registry, id)), [Reason::Adopting]);
     registry.close(id);
-    let (_, _) = registry
-        .open(&tenant(), at(5, false), uid("pod"), &hello(Tally::default()), NOW)
-        .unwrap();
+    let (_, _) = registry.open(&tenant(), at(5, false), uid("pod"), &hello(Tally::default()), NOW).unwrap();
     assert!(registry.clusters[&uid("t")].k3k_syncs);
     registry.cluster_seen(&uid("t"), at(8, false));
     assert!(!registry.clusters[&uid("t")].k3k_syncs);

@@ -9,61 +9,23 @@ pub(super) fn message(reason: Reason, blocker: Option<&Blocker>) -> String {
     match (reason, blocker) {
         (Reason::ClusterIPTaken, Some(Blocker::ClusterIp(ip))) => format!("cluster IP {ip} is held on the host"),
         (Reason::NodePortTaken, Some(Blocker::NodePort(port))) => format!("node port {port} is held on the host"),
-        (reason, _) => TEXTS
-            .iter()
-            .find(|(of, _)| *of == reason)
-            .map(|(_, text)| *text)
-            .unwrap_or_default()
-            .to_owned(),
+        (reason, _) => TEXTS.iter().find(|(of, _)| *of == reason).map(|(_, text)| *text).unwrap_or_default().to_owned(),
     }
 }
 
 const TEXTS: &[(Reason, &str)] = &[
-    (
-        Reason::Adopting,
-        "waiting for k3k's own Service sync to be off and for the host pods to be labeled",
-    ),
-    (
-        Reason::TwinTerminating,
-        "waiting for the old Service on the host to be gone",
-    ),
-    (
-        Reason::HostUnavailable,
-        "the host did not take the change yet; it is tried again",
-    ),
-    (
-        Reason::NameTaken,
-        "another object holds this Service's name on the host; rename this one",
-    ),
+    (Reason::Adopting, "waiting for k3k's own Service sync to be off and for the host pods to be labeled"),
+    (Reason::TwinTerminating, "waiting for the old Service on the host to be gone"),
+    (Reason::HostUnavailable, "the host did not take the change yet; it is tried again"),
+    (Reason::NameTaken, "another object holds this Service's name on the host; rename this one"),
     (Reason::ClusterIPTaken, "the cluster IP is held on the host"),
-    (
-        Reason::ClusterIPOutOfRange,
-        "the cluster IP lies outside the host's Service ranges",
-    ),
+    (Reason::ClusterIPOutOfRange, "the cluster IP lies outside the host's Service ranges"),
     (Reason::NodePortTaken, "a node port is held on the host"),
     (Reason::NodePortOutOfRange, "a node port lies outside the host's range"),
-    (
-        Reason::IPFamilyUnavailable,
-        "the host lacks an IP family that this Service asks for",
-    ),
-    (
-        Reason::ReservedSelectorKey,
-        "selector keys under k3k.io/ are reserved; remove them",
-    ),
-    (
-        Reason::ExternalNameNotExposed,
-        "a Service of type ExternalName has nothing to expose",
-    ),
-    (
-        Reason::WrongVirtualCluster,
-        "the host holds this Service for another virtual cluster; ask the platform team",
-    ),
-    (
-        Reason::Contested,
-        "something on the host keeps changing this Service; ask the platform team",
-    ),
-    (
-        Reason::HostRefused,
-        "the host refuses this Service; ask the platform team",
-    ),
+    (Reason::IPFamilyUnavailable, "the host lacks an IP family that this Service asks for"),
+    (Reason::ReservedSelectorKey, "selector keys under k3k.io/ are reserved; remove them"),
+    (Reason::ExternalNameNotExposed, "a Service of type ExternalName has nothing to expose"),
+    (Reason::WrongVirtualCluster, "the host holds this Service for another virtual cluster; ask the platform team"),
+    (Reason::Contested, "something on the host keeps changing this Service; ask the platform team"),
+    (Reason::HostRefused, "the host refuses this Service; ask the platform team"),
 ];

@@ -38,36 +38,16 @@ fn open(lifetime: Duration) -> Open {
         seen: None,
     };
     // While k3k's own sync is on every put is answered without a write.
-    let state = ClusterState {
-        revision: 0,
-        k3k_syncs: true,
-        mass_delete: None,
-    };
+    let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None };
     let tenant = Tenant::for_test("t", "ns", "mine");
-    let (id, _) = hub
-        .with(|registry, now| registry.open(&tenant, state, uid("pod"), &hello, now))
-        .unwrap();
+    let (id, _) = hub.with(|registry, now| registry.open(&tenant, state, uid("pod"), &hello, now)).unwrap();
     let (said, spoken) = body::unbounded();
     let (out, told) = mpsc::channel(CHUNKS);
     let stop = CancellationToken::new();
-    let session = run(
-        Arc::clone(&hub),
-        id,
-        Inbound::new(spoken),
-        out,
-        lifetime,
-        stop.clone(),
-    );
+    let session = run(Arc::clone(&hub), id, Inbound::new(spoken), out, lifetime, stop.clone());
     #[expect(clippy::disallowed_methods, reason = "joined by the test")]
     let task = tokio::spawn(session);
-    Open {
-        hub,
-        id,
-        said,
-        told,
-        stop,
-        task,
-    }
+    Open { hub, id, said, told, stop, task }
 }
 
 impl Open {
@@ -123,11 +103,7 @@ impl Open {
 
 fn beat() -> Vec<u8> {
     let tally = Tally::default();
-    let beat = AgentBeat {
-        count: tally.count,
-        root: tally.root,
-        ready: true,
-    };
+    let beat = AgentBeat { count: tally.count, root: tally.root, ready: true };
     line::encode(&FromAgent::Beat(beat)).unwrap()
 }
 
@@ -146,10 +122,7 @@ async fn lines_are_taken_in_while_the_agent_takes_none() {
     let begun = Instant::now();
     open.task.await.unwrap();
     let lasted = begun.elapsed();
-    assert!(
-        lasted >= DRAIN && lasted <= DRAIN * 2 + Duration::from_secs(2),
-        "{lasted:?}"
-    );
+    assert!(lasted >= DRAIN && lasted <= DRAIN * 2 + Duration::from_secs(2), "{lasted:?}");
     assert_eq!(open.hub.with(|registry, _| registry.census().sessions), 0);
 }
 
@@ -158,11 +131,7 @@ async fn with_both_sides_stalled_the_session_ends() {
     let open = open(Duration::from_secs(3_600));
     let begun = Instant::now();
     open.task.await.unwrap();
-    assert!(
-        begun.elapsed() <= SILENCE + DRAIN + Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() <= SILENCE + DRAIN + Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,10 +181,7 @@ async fn what_is_no_message_ends_the_session_with_its_reason() {
         (&[twice, &b"\n"[..]].concat(), ByeReason::Malformed),
         (&vec![b'x'; 70_000], ByeReason::Malformed),
         (b"{\"sing\":{}}\n", ByeReason::Unsupported),
-        (
-            b"{\"end\":{\"count\":1,\"root\":\"00000000000000000000000000000000\"}}\n",
-            ByeReason::Malformed,
-        ),
+        (b"{\"end\":{\"count\":1,\"root\":\"00000000000000000000000000000000\"}}\n", ByeReason::Malformed),
     ];
     for (line, expected) in table {
         let mut open = open(Duration::from_secs(3_600));
@@ -239,16 +205,8 @@ async fn a_newer_session_ends_the_older() {
         seen: None,
     };
     let tenant = Tenant::for_test("t", "ns", "mine");
-    let state = ClusterState {
-        revision: 0,
-        k3k_syncs: true,
-        mass_delete: None,
-    };
-    let again = || {
-        older
-            .hub
-            .with(|registry, now| registry.open(&tenant, state.clone(), uid("pod"), &hello, now))
-    };
+    let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None };
+    let again = || older.hub.with(|registry, now| registry.open(&tenant, state.clone(), uid("pod"), &hello, now));
     assert!(again().is_ok() && again().is_ok() && again().is_ok());
     assert!(again().is_err(), "a fourth take-over within a minute");
     assert_eq!(older.bye().await.0, ByeReason::Superseded);

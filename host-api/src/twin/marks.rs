@@ -39,12 +39,7 @@ pub(super) fn marks(meta: &ObjectMeta) -> Option<Marks> {
     if meta.name.as_deref() != Some(derived.as_str()) {
         return None;
     }
-    let label = |key: &str| {
-        meta.labels
-            .as_ref()
-            .and_then(|labels| labels.get(key))
-            .map(String::as_str)
-    };
+    let label = |key: &str| meta.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
     let uid = annotation(VIRTUAL_UID).and_then(|uid| Uid::parse(uid).ok());
     // Either mark suffices, so that a twin that lost one to a hand edit is still ours to repair.
     let ours = label(MANAGED_BY) == Some(MANAGER) || uid.is_some();
@@ -77,11 +72,8 @@ fn managers(meta: &ObjectMeta) -> impl Iterator<Item = (&str, &Value)> {
 pub(super) fn own_keys(meta: &ObjectMeta, field: &str) -> Vec<String> {
     let ours = managers(meta).filter(|(manager, _)| *manager == MANAGER || K3K_MANAGERS.contains(manager));
     let fields = ours.filter_map(|(_, fields)| fields.get("f:metadata")?.get(field)?.as_object());
-    let mut keys: Vec<String> = fields
-        .flat_map(|keys| keys.keys())
-        .filter_map(|key| key.strip_prefix("f:"))
-        .map(str::to_owned)
-        .collect();
+    let mut keys: Vec<String> =
+        fields.flat_map(|keys| keys.keys()).filter_map(|key| key.strip_prefix("f:")).map(str::to_owned).collect();
     keys.sort_unstable();
     keys.dedup();
     keys

@@ -8,25 +8,13 @@ use k8s_openapi::api::core::v1::{ServicePort, ServiceStatus};
 
 pub(super) fn node_port(port: &ServicePort) -> Option<NodePort> {
     let node_port = number(port.node_port?)?;
-    Some(NodePort {
-        port: number(port.port)?,
-        protocol: protocol(port.protocol.as_deref()?)?,
-        node_port,
-    })
+    Some(NodePort { port: number(port.port)?, protocol: protocol(port.protocol.as_deref()?)?, node_port })
 }
 
 pub(super) fn ingress(status: &ServiceStatus) -> Vec<Ingress> {
-    let entries = status
-        .load_balancer
-        .as_ref()
-        .and_then(|balancer| balancer.ingress.as_deref())
-        .unwrap_or_default();
+    let entries = status.load_balancer.as_ref().and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
     let port = |port: &k8s_openapi::api::core::v1::PortStatus| {
-        Some(IngressPort {
-            port: number(port.port)?,
-            protocol: protocol(&port.protocol)?,
-            error: port.error.clone(),
-        })
+        Some(IngressPort { port: number(port.port)?, protocol: protocol(&port.protocol)?, error: port.error.clone() })
     };
     let entry = |entry: &k8s_openapi::api::core::v1::LoadBalancerIngress| Ingress {
         ip: entry.ip.as_deref().and_then(|ip| ip.parse().ok()),

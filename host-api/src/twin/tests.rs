@@ -88,9 +88,7 @@ fn what_lacks_one_proof_is_foreign_and_still_holds_its_numbers() {
     for (path, value) in broken {
         let mut json = twin_json();
         *json.pointer_mut(path).unwrap() = value.clone();
-        let HostService::Foreign(foreign) = reduced(json) else {
-            panic!("{path} = {value} is a twin")
-        };
+        let HostService::Foreign(foreign) = reduced(json) else { panic!("{path} = {value} is a twin") };
         assert_eq!(foreign.numbers.node_ports, [30080]);
         assert_eq!(foreign.numbers.cluster_ips.len(), 1);
     }

@@ -76,15 +76,10 @@ pub fn start(levels: Levels, format: Format) {
         Format::Json => true,
         Format::Text => false,
     };
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
     let registry = tracing_subscriber::registry().with(levels.0);
-    let started = if json {
-        registry.with(layer.json().flatten_event(true)).try_init()
-    } else {
-        registry.with(layer).try_init()
-    };
+    let started =
+        if json { registry.with(layer.json().flatten_event(true)).try_init() } else { registry.with(layer).try_init() };
     debug_assert!(started.is_ok() || cfg!(test));
 }
 

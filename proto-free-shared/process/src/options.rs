@@ -28,9 +28,7 @@ pub fn rows(command: &clap::Command) -> Vec<OptionRow> {
         Some(OptionRow {
             flag: format!("--{}", argument.get_long()?),
             env: argument.get_env()?.to_string_lossy().into_owned(),
-            default: default
-                .map(|value| value.to_string_lossy().into_owned())
-                .unwrap_or_default(),
+            default: default.map(|value| value.to_string_lossy().into_owned()).unwrap_or_default(),
             help: argument.get_help()?.to_string(),
         })
     };
@@ -42,9 +40,7 @@ pub fn rows(command: &clap::Command) -> Vec<OptionRow> {
 pub fn unknown(command: &clap::Command, names: impl Iterator<Item = OsString>) -> Vec<String> {
     let known: Vec<String> = rows(command).into_iter().map(|option| option.env).collect();
     let names = names.filter_map(|name| name.into_string().ok());
-    let mut unknown: Vec<String> = names
-        .filter(|name| name.starts_with(PREFIX) && !known.contains(name))
-        .collect();
+    let mut unknown: Vec<String> = names.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect();
     unknown.sort_unstable();
     unknown
 }
@@ -70,11 +66,7 @@ impl Mistakes {
 /// # Errors
 /// What is wrong with it.
 pub fn path(raw: String) -> Result<PathBuf, &'static str> {
-    if raw.is_empty() {
-        Err("is empty")
-    } else {
-        Ok(PathBuf::from(raw))
-    }
+    if raw.is_empty() { Err("is empty") } else { Ok(PathBuf::from(raw)) }
 }
 
 /// Parses an address to listen on.
@@ -83,11 +75,7 @@ pub fn path(raw: String) -> Result<PathBuf, &'static str> {
 /// What is wrong with it.
 pub fn address(raw: &str) -> Result<SocketAddr, &'static str> {
     let address: SocketAddr = raw.parse().map_err(|_| "is no address with a port")?;
-    if address.port() == 0 {
-        Err("must have a port from 1 to 65535")
-    } else {
-        Ok(address)
-    }
+    if address.port() == 0 { Err("must have a port from 1 to 65535") } else { Ok(address) }
 }
 
 #[cfg(test)]
@@ -95,14 +83,8 @@ mod tests {
     use super::*;
 
     fn command() -> clap::Command {
-        let log = clap::Arg::new("log")
-            .long("log")
-            .env("K3K_EXPOSE_LOG")
-            .default_value("info")
-            .help("What is logged");
-        clap::Command::new("test")
-            .arg(log)
-            .arg(clap::Arg::new("other").long("other"))
+        let log = clap::Arg::new("log").long("log").env("K3K_EXPOSE_LOG").default_value("info").help("What is logged");
+        clap::Command::new("test").arg(log).arg(clap::Arg::new("other").long("other"))
     }
 
     #[test]

@@ -22,10 +22,7 @@ pub fn report(name: &str, checks: &[Check], query: Option<&str>) -> Report {
     let passed = checks.iter().all(|(_, result)| result.is_ok());
     let mut parts = query.unwrap_or_default().split('&');
     if passed && !parts.any(|part| part == "verbose" || part.starts_with("verbose=")) {
-        return Report {
-            passed,
-            text: "ok".to_owned(),
-        };
+        return Report { passed, text: "ok".to_owned() };
     }
     let mut text = String::new();
     for (check, result) in checks {
@@ -48,15 +45,9 @@ mod tests {
         let good: &[Check] = &[("ping", Ok(()))];
         let bad: &[Check] = &[("ping", Ok(())), ("watch", Err("no list\u{1b}".to_owned()))];
         assert_eq!(report("livez", good, None).text, "ok");
-        assert_eq!(
-            report("livez", good, Some("a=b&verbose")).text,
-            "[+]ping ok\nlivez check passed\n"
-        );
+        assert_eq!(report("livez", good, Some("a=b&verbose")).text, "[+]ping ok\nlivez check passed\n");
         let failed = report("syncz", bad, None);
         assert!(!failed.passed);
-        assert_eq!(
-            failed.text,
-            "[+]ping ok\n[-]watch failed: no list\\u{1b}\nsyncz check failed\n"
-        );
+        assert_eq!(failed.text, "[+]ping ok\n[-]watch failed: no list\\u{1b}\nsyncz check failed\n");
     }
 }

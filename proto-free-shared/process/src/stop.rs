@@ -22,10 +22,7 @@ impl Signals {
     /// # Errors
     /// When the process cannot handle signals.
     pub fn listen() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Cancels `stop` at the first signal and ends the process at the second. Never returns otherwise.

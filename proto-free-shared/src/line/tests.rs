@@ -39,13 +39,7 @@ fn a_line_of_exactly_the_bound_is_read() {
 
 #[test]
 fn a_line_of_exactly_the_bound_is_written() {
-    let bye = |length| {
-        FromHost::Bye(Bye {
-            reason: ByeReason::Slow,
-            message: "x".repeat(length),
-            retry_after_s: None,
-        })
-    };
+    let bye = |length| FromHost::Bye(Bye { reason: ByeReason::Slow, message: "x".repeat(length), retry_after_s: None });
     let spare = LINE_BYTES - r#"{"bye":{"reason":"slow","message":""}}"#.len();
     let line = encode(&bye(spare)).unwrap();
     assert_eq!(line.len(), LINE_BYTES + 1);
@@ -89,10 +83,7 @@ fn a_line_of_a_gibibyte_ends_at_the_first_byte_over_the_bound() {
 #[test]
 fn after_a_line_too_long_nothing_is_read_any_more() {
     let mut lines = Lines::default();
-    assert_eq!(
-        lines.next(&mut &vec![b' '; LINE_BYTES + 1][..]),
-        Err(LineError::TooLong)
-    );
+    assert_eq!(lines.next(&mut &vec![b' '; LINE_BYTES + 1][..]), Err(LineError::TooLong));
     let end = beat_with("") + "\n";
     assert_eq!(lines.next(&mut end.as_bytes()), Err(LineError::TooLong));
 }
@@ -142,10 +133,7 @@ fn brackets_in_strings_do_not_count() {
     assert!(heard(beat_with(&format!(r#","x":"\"{deep}\"""#))).is_ok());
     // An escaped backslash does not escape the quote after it, so these brackets lie outside.
     let array = format!("{}{}", "[".repeat(LINE_DEPTH), "]".repeat(LINE_DEPTH));
-    assert_eq!(
-        heard(beat_with(&format!(r#","x":["\\",{array}]"#))),
-        Err(LineError::TooDeep)
-    );
+    assert_eq!(heard(beat_with(&format!(r#","x":["\\",{array}]"#))), Err(LineError::TooDeep));
 }
 
 #[test]
@@ -213,23 +201,13 @@ fn fields_left_out_have_their_zero_values() {
 
 #[test]
 fn a_bye_for_a_reason_of_a_newer_host_is_taken_as_unknown() {
-    let bye = Bye {
-        reason: ByeReason::Unknown,
-        message: String::new(),
-        retry_after_s: None,
-    };
+    let bye = Bye { reason: ByeReason::Unknown, message: String::new(), retry_after_s: None };
     assert_eq!(decode(br#"{"bye":{"reason":"evicted"}}"#), Ok(FromHost::Bye(bye)));
 }
 
 #[test]
 fn an_unknown_message_is_told_from_a_broken_one() {
-    for unknown in [
-        r#"{"zap":{}}"#,
-        r#"{"zap":null}"#,
-        r#"{"":[1]}"#,
-        r#"{"welcome":{}}"#,
-        r#"{"Beat":{}}"#,
-    ] {
+    for unknown in [r#"{"zap":{}}"#, r#"{"zap":null}"#, r#"{"":[1]}"#, r#"{"welcome":{}}"#, r#"{"Beat":{}}"#] {
         assert_eq!(heard(unknown), Err(LineError::Unsupported), "{unknown}");
     }
     for broken in [
@@ -270,10 +248,7 @@ fn a_line_is_one_message_and_nothing_else() {
 
 #[test]
 fn an_error_says_what_and_where_and_nothing_of_the_line() {
-    assert_eq!(
-        heard(r#"{"beat":{"count":"#),
-        Err(LineError::Malformed("unfinished json at column 17".to_owned()))
-    );
+    assert_eq!(heard(r#"{"beat":{"count":"#), Err(LineError::Malformed("unfinished json at column 17".to_owned())));
     let broken = [
         SECRET.to_owned(),
         format!("\"{SECRET}\""),
@@ -290,9 +265,7 @@ fn an_error_says_what_and_where_and_nothing_of_the_line() {
         put_with(&format!(r#","externalIPs":["{SECRET}"]"#)),
         put_with(&format!(r#","labels":{{"{SECRET}":"1","{SECRET}":"1"}}"#)),
         put_with(&format!(r#","labels":{{"{SECRET}":1}}"#)),
-        put_with(&format!(
-            r#","ports":[{{"protocol":"TCP","port":1,"targetPort":["{SECRET}"]}}]"#
-        )),
+        put_with(&format!(r#","ports":[{{"protocol":"TCP","port":1,"targetPort":["{SECRET}"]}}]"#)),
     ];
     for line in broken {
         let error = heard(&line).unwrap_err();

@@ -2,10 +2,7 @@
 //!
 //! The trap: a struct is built without `..`, so that a new field does not compile until it is drawn here too.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a strategy that cannot build its value is a broken test"
-)]
+#![expect(clippy::unwrap_used, reason = "a strategy that cannot build its value is a broken test")]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -85,17 +82,15 @@ fn hello() -> impl Strategy<Value = Hello> {
         hex(),
         option::of(seen),
     );
-    parts.prop_map(
-        |(versions, agent, projection, virtual_cluster, count, root, seen)| Hello {
-            versions,
-            agent,
-            projection,
-            virtual_cluster,
-            count,
-            root,
-            seen,
-        },
-    )
+    parts.prop_map(|(versions, agent, projection, virtual_cluster, count, root, seen)| Hello {
+        versions,
+        agent,
+        projection,
+        virtual_cluster,
+        count,
+        root,
+        seen,
+    })
 }
 
 fn put() -> impl Strategy<Value = Put> {
@@ -121,18 +116,16 @@ fn welcome() -> impl Strategy<Value = Welcome> {
         any::<u32>(),
         vec(text(), 0..3),
     );
-    parts.prop_map(
-        |(version, session, epoch, role, limits, resume, ends_in_s, warnings)| Welcome {
-            version,
-            session,
-            epoch,
-            role,
-            limits,
-            resume,
-            ends_in_s,
-            warnings,
-        },
-    )
+    parts.prop_map(|(version, session, epoch, role, limits, resume, ends_in_s, warnings)| Welcome {
+        version,
+        session,
+        epoch,
+        role,
+        limits,
+        resume,
+        ends_in_s,
+        warnings,
+    })
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
@@ -151,34 +144,25 @@ fn answer() -> impl Strategy<Value = Answer> {
         vec(ingress(), 0..3),
         vec(condition, 0..3),
     );
-    parts.prop_map(
-        |((key, uid, hash, version), outcome, reason, message, numbers, load_balancer, conditions)| Answer {
-            key,
-            uid,
-            hash,
-            version,
-            outcome,
-            reason,
-            message,
-            numbers,
-            load_balancer,
-            conditions,
-        },
-    )
+    parts.prop_map(|((key, uid, hash, version), outcome, reason, message, numbers, load_balancer, conditions)| Answer {
+        key,
+        uid,
+        hash,
+        version,
+        outcome,
+        reason,
+        message,
+        numbers,
+        load_balancer,
+        conditions,
+    })
 }
 
 fn numbers() -> impl Strategy<Value = Numbers> {
-    let node_port = (number(), protocol(), number()).prop_map(|(port, protocol, node_port)| NodePort {
-        port,
-        protocol,
-        node_port,
-    });
+    let node_port =
+        (number(), protocol(), number()).prop_map(|(port, protocol, node_port)| NodePort { port, protocol, node_port });
     (ips(), vec(node_port, 0..3), option::of(number())).prop_map(|(cluster_ips, node_ports, health_check_node_port)| {
-        Numbers {
-            cluster_ips,
-            node_ports,
-            health_check_node_port,
-        }
+        Numbers { cluster_ips, node_ports, health_check_node_port }
     })
 }
 
@@ -188,18 +172,8 @@ fn ingress() -> impl Strategy<Value = Ingress> {
         protocol,
         error,
     });
-    (
-        any::<Option<IpAddr>>(),
-        option::of(text()),
-        option::of(text()),
-        vec(port, 0..3),
-    )
-        .prop_map(|(ip, hostname, ip_mode, ports)| Ingress {
-            ip,
-            hostname,
-            ip_mode,
-            ports,
-        })
+    (any::<Option<IpAddr>>(), option::of(text()), option::of(text()), vec(port, 0..3))
+        .prop_map(|(ip, hostname, ip_mode, ports)| Ingress { ip, hostname, ip_mode, ports })
 }
 
 fn bye() -> impl Strategy<Value = Bye> {
@@ -221,41 +195,17 @@ fn bye() -> impl Strategy<Value = Bye> {
 
 fn service() -> impl Strategy<Value = Service> {
     let service_type = select(
-        &[
-            ServiceType::ClusterIP,
-            ServiceType::NodePort,
-            ServiceType::LoadBalancer,
-            ServiceType::ExternalName,
-        ][..],
+        &[ServiceType::ClusterIP, ServiceType::NodePort, ServiceType::LoadBalancer, ServiceType::ExternalName][..],
     );
     let cluster_ips = prop_oneof![Just(ClusterIps::Headless), ips().prop_map(ClusterIps::Addresses)];
-    let family_policy = select(
-        &[
-            IpFamilyPolicy::SingleStack,
-            IpFamilyPolicy::PreferDualStack,
-            IpFamilyPolicy::RequireDualStack,
-        ][..],
-    );
-    let affinity = prop_oneof![
-        Just(SessionAffinity::None),
-        any::<Option<u32>>().prop_map(SessionAffinity::ClientIp)
-    ];
+    let family_policy =
+        select(&[IpFamilyPolicy::SingleStack, IpFamilyPolicy::PreferDualStack, IpFamilyPolicy::RequireDualStack][..]);
+    let affinity = prop_oneof![Just(SessionAffinity::None), any::<Option<u32>>().prop_map(SessionAffinity::ClientIp)];
     let families = vec(select(&[IpFamily::IPv4, IpFamily::IPv6][..]), 0..3);
     let addresses = (cluster_ips, any::<bool>(), families, option::of(family_policy));
-    let traffic = (
-        affinity,
-        option::of(traffic_policy()),
-        option::of(traffic_policy()),
-        option::of(text()),
-        any::<bool>(),
-    );
-    let load_balancer = (
-        option::of(text()),
-        vec(text(), 0..3),
-        any::<Option<IpAddr>>(),
-        any::<Option<bool>>(),
-        ips(),
-    );
+    let traffic =
+        (affinity, option::of(traffic_policy()), option::of(traffic_policy()), option::of(text()), any::<bool>());
+    let load_balancer = (option::of(text()), vec(text(), 0..3), any::<Option<IpAddr>>(), any::<Option<bool>>(), ips());
     let parts = (
         service_type,
         addresses,
@@ -265,38 +215,36 @@ fn service() -> impl Strategy<Value = Service> {
         load_balancer,
         (map(), map(), map()),
     );
-    parts.prop_map(
-        |(service_type, addresses, ports, traffic, health_check, load_balancer, maps)| {
-            let (cluster_ips, cluster_ip_pinned, ip_families, ip_family_policy) = addresses;
-            let (session_affinity, external_traffic_policy, internal_traffic_policy, distribution, not_ready) = traffic;
-            let (health_check_node_port, health_check_node_port_pinned) = health_check;
-            let (class, source_ranges, load_balancer_ip, allocate, external_ips) = load_balancer;
-            let (selector, labels, annotations) = maps;
-            Service {
-                service_type,
-                cluster_ips,
-                cluster_ip_pinned,
-                ip_families,
-                ip_family_policy,
-                ports,
-                selector,
-                session_affinity,
-                external_traffic_policy,
-                internal_traffic_policy,
-                traffic_distribution: distribution,
-                publish_not_ready_addresses: not_ready,
-                health_check_node_port,
-                health_check_node_port_pinned,
-                load_balancer_class: class,
-                load_balancer_source_ranges: source_ranges,
-                load_balancer_ip,
-                allocate_load_balancer_node_ports: allocate,
-                external_ips,
-                labels,
-                annotations,
-            }
-        },
-    )
+    parts.prop_map(|(service_type, addresses, ports, traffic, health_check, load_balancer, maps)| {
+        let (cluster_ips, cluster_ip_pinned, ip_families, ip_family_policy) = addresses;
+        let (session_affinity, external_traffic_policy, internal_traffic_policy, distribution, not_ready) = traffic;
+        let (health_check_node_port, health_check_node_port_pinned) = health_check;
+        let (class, source_ranges, load_balancer_ip, allocate, external_ips) = load_balancer;
+        let (selector, labels, annotations) = maps;
+        Service {
+            service_type,
+            cluster_ips,
+            cluster_ip_pinned,
+            ip_families,
+            ip_family_policy,
+            ports,
+            selector,
+            session_affinity,
+            external_traffic_policy,
+            internal_traffic_policy,
+            traffic_distribution: distribution,
+            publish_not_ready_addresses: not_ready,
+            health_check_node_port,
+            health_check_node_port_pinned,
+            load_balancer_class: class,
+            load_balancer_source_ranges: source_ranges,
+            load_balancer_ip,
+            allocate_load_balancer_node_ports: allocate,
+            external_ips,
+            labels,
+            annotations,
+        }
+    })
 }
 
 fn port() -> impl Strategy<Value = Port> {
@@ -306,26 +254,16 @@ fn port() -> impl Strategy<Value = Port> {
         // A name that reads like a number stays a name.
         any::<u16>().prop_map(|number| TargetPort::Name(number.to_string())),
     ];
-    let parts = (
-        text(),
-        protocol(),
-        number(),
+    let parts = (text(), protocol(), number(), target_port, option::of(text()), option::of(number()), any::<bool>());
+    parts.prop_map(|(name, protocol, port, target_port, app_protocol, node_port, node_port_pinned)| Port {
+        name,
+        protocol,
+        port,
         target_port,
-        option::of(text()),
-        option::of(number()),
-        any::<bool>(),
-    );
-    parts.prop_map(
-        |(name, protocol, port, target_port, app_protocol, node_port, node_port_pinned)| Port {
-            name,
-            protocol,
-            port,
-            target_port,
-            app_protocol,
-            node_port,
-            node_port_pinned,
-        },
-    )
+        app_protocol,
+        node_port,
+        node_port_pinned,
+    })
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {

@@ -43,41 +43,23 @@ impl Stage {
         let neighbor_tenant =
             Tenant::create(&client, &format!("{name}-next"), "neighbor", TenantOptions::default()).await?;
         let token = hostile.server_pod_token(0).await?;
-        let said = (0..STANDING)
-            .map(|number| headless(&format!("web-{number}")))
-            .collect::<Result<Vec<_>>>()?;
+        let said = (0..STANDING).map(|number| headless(&format!("web-{number}"))).collect::<Result<Vec<_>>>()?;
         let mut session = WireSession::open(&host_api, &token, hello(VIRTUAL, &said)?).await?.0;
         session.send_snapshot(&said).await?;
         for put in &said {
             session.settled(put).await?;
         }
         let hello = hello("neighbor-cluster", &[])?;
-        let neighbor = WireSession::open(&host_api, &neighbor_tenant.server_pod_token(0).await?, hello)
-            .await?
-            .0;
+        let neighbor = WireSession::open(&host_api, &neighbor_tenant.server_pod_token(0).await?, hello).await?.0;
         neighbor.send_snapshot(&[]).await?;
-        Ok(Self {
-            host_api,
-            hostile,
-            token,
-            said,
-            neighbor,
-            neighbor_tenant,
-            arrived: 0,
-        })
+        Ok(Self { host_api, hostile, token, said, neighbor, neighbor_tenant, arrived: 0 })
     }
 
     /// A session of the hostile tenant that resumes, or one that is in the middle of its snapshot.
     pub async fn session(&self, resume: Resume) -> Result<WireSession> {
-        let said = if resume == Resume::Nothing {
-            self.said.as_slice()
-        } else {
-            &[]
-        };
+        let said = if resume == Resume::Nothing { self.said.as_slice() } else { &[] };
         let opened = eventually("a session", SOON, async || {
-            WireSession::open(&self.host_api, &self.token, hello(VIRTUAL, said)?)
-                .await
-                .map_err(anyhow::Error::from)
+            WireSession::open(&self.host_api, &self.token, hello(VIRTUAL, said)?).await.map_err(anyhow::Error::from)
         })
         .await?;
         assert_eq!(opened.1.resume, resume);
@@ -90,15 +72,8 @@ impl Stage {
         let put = headless(&format!("web-{}", self.arrived))?;
         let began = Instant::now();
         self.neighbor.send(&FromAgent::Put(put.clone())).await?;
-        self.neighbor
-            .settled(&put)
-            .await
-            .with_context(|| format!("the neighbor after {after}"))?;
-        took(
-            &format!("the neighbor's create after {after}"),
-            began.elapsed(),
-            Duration::from_secs(1),
-        );
+        self.neighbor.settled(&put).await.with_context(|| format!("the neighbor after {after}"))?;
+        took(&format!("the neighbor's create after {after}"), began.elapsed(), Duration::from_secs(1));
         assert_eq!(twins(&self.neighbor_tenant).await?.len(), self.arrived, "{after}");
         assert_eq!(twins(&self.hostile).await?.len(), STANDING, "{after}");
         Ok(())

@@ -24,10 +24,7 @@ async fn a_killed_test_process_leaves_nothing_running() -> anyhow::Result<()> {
         .stdout(std::process::Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
-    let children = eventually("three children", Duration::from_secs(20), async || {
-        read_pids(&folder).await
-    })
-    .await?;
+    let children = eventually("three children", Duration::from_secs(20), async || read_pids(&folder).await).await?;
     assert!(children.iter().all(|pid| usage::is_running(*pid)), "{children:?}");
 
     doomed.kill().await?;
@@ -48,19 +45,13 @@ async fn plays_the_killed_process_when_asked_to() -> anyhow::Result<()> {
         return Ok(());
     };
     let order = folder.join("order");
-    let noting = |who: &str| {
-        format!(
-            "trap 'echo {who} >> {}; exit 0' TERM; while :; do sleep 1; done",
-            order.display()
-        )
-    };
+    let noting =
+        |who: &str| format!("trap 'echo {who} >> {}; exit 0' TERM; while :; do sleep 1; done", order.display());
     let stubborn = "trap '' TERM; while :; do sleep 1; done".to_owned();
     let mut pids = Vec::new();
-    for (rank, script) in [
-        (Rank::Etcd, noting("etcd")),
-        (Rank::ApiServer, noting("api-server")),
-        (Rank::Product, stubborn),
-    ] {
+    for (rank, script) in
+        [(Rank::Etcd, noting("etcd")), (Rank::ApiServer, noting("api-server")), (Rank::Product, stubborn)]
+    {
         pids.push(shell(&folder, rank, &script).start().await?.pid().to_string());
     }
     fs::write(folder.join("files"), scratch::run_folder()?.display().to_string())?;
@@ -84,10 +75,7 @@ async fn a_supervised_process_tells_how_it_ended_and_starts_again() -> anyhow::R
     assert_eq!(sleeper.kill().await?, Exit::Signal(9));
     assert!(!usage::is_running(sleeper.pid()));
 
-    let absent = Launch {
-        program: folder.join("absent"),
-        ..launch
-    };
+    let absent = Launch { program: folder.join("absent"), ..launch };
     let error = absent.start().await.err().context("an absent program started")?;
     assert!(error.to_string().contains("no such file"), "{error}");
     Ok(())

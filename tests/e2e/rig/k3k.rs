@@ -23,28 +23,15 @@ async fn a_server_pods_token_names_its_pod_and_is_no_credential() -> anyhow::Res
     assert_eq!(status.authenticated, Some(true), "{:?}", status.error);
     assert_eq!(status.audiences, Some(vec![AUDIENCE.to_owned()]));
     let user = status.user.unwrap_or_default();
-    assert_eq!(
-        user.username.as_deref(),
-        Some("system:serviceaccount:rig-token:default")
-    );
-    let pod: Pod = Api::namespaced(client.clone(), "rig-token")
-        .get(&tenant.server_pod_name(0))
-        .await?;
+    assert_eq!(user.username.as_deref(), Some("system:serviceaccount:rig-token:default"));
+    let pod: Pod = Api::namespaced(client.clone(), "rig-token").get(&tenant.server_pod_name(0)).await?;
     let extra = user.extra.unwrap_or_default();
     assert_eq!(extra["authentication.kubernetes.io/pod-name"], [pod.name_any()]);
-    assert_eq!(
-        extra["authentication.kubernetes.io/pod-uid"],
-        [pod.uid().unwrap_or_default()]
-    );
+    assert_eq!(extra["authentication.kubernetes.io/pod-uid"], [pod.uid().unwrap_or_default()]);
 
     let as_pod = host.client_with_token(&token).await?;
-    let refused = Api::<Pod>::default_namespaced(as_pod)
-        .list(&ListParams::default())
-        .await;
-    assert!(
-        matches!(&refused, Err(Error::Api(status)) if status.code == 401),
-        "{refused:?}"
-    );
+    let refused = Api::<Pod>::default_namespaced(as_pod).list(&ListParams::default()).await;
+    assert!(matches!(&refused, Err(Error::Api(status)) if status.code == 401), "{refused:?}");
     Ok(())
 }
 
@@ -58,39 +45,24 @@ async fn expired_foreign_and_orphaned_tokens_are_refused() -> anyhow::Result<()>
 
     let expired = review(&client, &token::expired(host, &token).await?).await?;
     assert_ne!(expired.authenticated, Some(true));
-    assert!(
-        expired.error.unwrap_or_default().contains("expired"),
-        "refused for its age, so the signature is right"
-    );
+    assert!(expired.error.unwrap_or_default().contains("expired"), "refused for its age, so the signature is right");
     let foreign = tenant.pod_token(&tenant.server_pod_name(0), "somebody-else").await?;
     assert_ne!(review(&client, &foreign).await?.authenticated, Some(true));
 
     tenant.delete_pod(&tenant.server_pod_name(0)).await?;
-    eventually(
-        "the token of a deleted pod refused",
-        Duration::from_secs(60),
-        async || {
-            review(&client, &token)
-                .await
-                .is_ok_and(|status| status.authenticated != Some(true))
-        },
-    )
+    eventually("the token of a deleted pod refused", Duration::from_secs(60), async || {
+        review(&client, &token).await.is_ok_and(|status| status.authenticated != Some(true))
+    })
     .await?;
     tenant.create_server_pod(0).await?;
-    assert_eq!(
-        review(&client, &tenant.server_pod_token(0).await?).await?.authenticated,
-        Some(true)
-    );
+    assert_eq!(review(&client, &tenant.server_pod_token(0).await?).await?.authenticated, Some(true));
     Ok(())
 }
 
 #[tokio::test]
 async fn a_twin_made_as_k3k_gets_the_tenants_pod_as_endpoint_and_goes_with_the_cluster() -> anyhow::Result<()> {
     let client = Rig::shared().host().await?.client().await?;
-    let options = TenantOptions {
-        sync_services: true,
-        ..TenantOptions::default()
-    };
+    let options = TenantOptions { sync_services: true, ..TenantOptions::default() };
     let tenant = Tenant::create(&client, "rig-twin", "one", options).await?;
     let virtual_service: Service = serde_json::from_value(json!({
         "metadata": {"name": "web", "namespace": "default", "labels": {"team": "a"}},
@@ -106,11 +78,7 @@ async fn a_twin_made_as_k3k_gets_the_tenants_pod_as_endpoint_and_goes_with_the_c
         let slices = slices.list(&of_twin).await?;
         let ready = slices.iter().flat_map(|slice| slice.endpoints.iter());
         let ready = ready.filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|c| c.ready == Some(true)));
-        if ready.count() == 1 {
-            Ok(())
-        } else {
-            Err(anyhow::anyhow!("{} slices", slices.items.len()))
-        }
+        if ready.count() == 1 { Ok(()) } else { Err(anyhow::anyhow!("{} slices", slices.items.len())) }
     })
     .await?;
 
@@ -118,9 +86,7 @@ async fn a_twin_made_as_k3k_gets_the_tenants_pod_as_endpoint_and_goes_with_the_c
     tenant.annotate_cluster("example.com/note", Some("kept")).await?;
     tenant.delete_cluster().await?;
     eventually("the twin and the pods collected", Duration::from_secs(60), async || {
-        let pods = Api::<Pod>::namespaced(client.clone(), "rig-twin")
-            .list(&ListParams::default())
-            .await;
+        let pods = Api::<Pod>::namespaced(client.clone(), "rig-twin").list(&ListParams::default()).await;
         let twin = tenant.host_services().get_opt(&twin.name_any()).await;
         matches!((pods, twin), (Ok(pods), Ok(None)) if pods.items.is_empty())
     })
@@ -129,17 +95,7 @@ async fn a_twin_made_as_k3k_gets_the_tenants_pod_as_endpoint_and_goes_with_the_c
 }
 
 async fn review(client: &Client, token: &str) -> anyhow::Result<TokenReviewStatus> {
-    let spec = TokenReviewSpec {
-        audiences: Some(vec![AUDIENCE.to_owned()]),
-        token: Some(token.to_owned()),
-    };
-    let review = TokenReview {
-        spec,
-        ..TokenReview::default()
-    };
-    Ok(Api::all(client.clone())
-        .create(&PostParams::default(), &review)
-        .await?
-        .status
-        .unwrap_or_default())
+    let spec = TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: Some(token.to_owned()) };
+    let review = TokenReview { spec, ..TokenReview::default() };
+    Ok(Api::all(client.clone()).create(&PostParams::default(), &review).await?.status.unwrap_or_default())
 }

@@ -29,9 +29,6 @@ async fn every_document_is_applied_and_a_second_time_changes_nothing() -> anyhow
     let first = maps.get("settings").await?;
     assert_eq!(first.data.unwrap_or_default()["answer"], "42");
     manifest::apply(&client, TEXT).await?;
-    assert_eq!(
-        maps.get("settings").await?.metadata.resource_version,
-        first.metadata.resource_version
-    );
+    assert_eq!(maps.get("settings").await?.metadata.resource_version, first.metadata.resource_version);
     Ok(())
 }

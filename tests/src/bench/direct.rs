@@ -41,10 +41,7 @@ pub(super) async fn create_all(field: &Field, workers: usize) -> anyhow::Result<
 }
 
 async fn work(services: Api<Service>, bodies: Arc<Vec<Service>>, next: Arc<AtomicUsize>) -> anyhow::Result<()> {
-    let params = PostParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PostParams::default()
-    };
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed)) {
         services.create(&params, body).await?;
     }

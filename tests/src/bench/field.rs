@@ -61,10 +61,8 @@ impl Field {
     pub(super) async fn boot() -> anyhow::Result<Self> {
         // Half of the host's range: what the bench takes of the other half is never in a tenant's way.
         let virtual_options = virtual_options("virtual").with_service_cidr("10.43.0.0/17");
-        let (host, virtual_cluster) = tokio::try_join!(
-            ControlPlane::start(PlaneOptions::new("host")),
-            ControlPlane::start(virtual_options)
-        )?;
+        let (host, virtual_cluster) =
+            tokio::try_join!(ControlPlane::start(PlaneOptions::new("host")), ControlPlane::start(virtual_options))?;
         let client = host.client().await?;
         k3k::install(&client).await?;
         apply_rbac(&client).await?;
@@ -112,11 +110,7 @@ impl Field {
     /// Says what events were among the writes: they are counted, and nobody expects any here.
     pub(super) fn tell(&self, user: &str, events: &[Entry]) {
         if let Some(event) = events.first() {
-            say(&format!(
-                "{} Events by {user}, the first in {}",
-                events.len(),
-                event.namespace
-            ));
+            say(&format!("{} Events by {user}, the first in {}", events.len(), event.namespace));
         }
     }
 
@@ -124,9 +118,8 @@ impl Field {
     pub(super) async fn fill(&self, services: usize) -> anyhow::Result<()> {
         let api: Api<Service> = Api::namespaced(self.virtual_client().await?, VIRTUAL_NAMESPACE);
         let made = self.tenants().await?.len();
-        let missing: Vec<Service> = (made..services)
-            .map(|index| bodies::tenants(&format!("service-{index:05}")))
-            .collect::<Result<_, _>>()?;
+        let missing: Vec<Service> =
+            (made..services).map(|index| bodies::tenants(&format!("service-{index:05}"))).collect::<Result<_, _>>()?;
         let missing = Arc::new(missing);
         let mut tasks = JoinSet::new();
         for worker in 0..8 {
@@ -147,9 +140,7 @@ impl Field {
     /// The twins of all Services of the tenant, as a plain client would post them.
     pub(super) async fn twin_bodies(&self) -> anyhow::Result<Vec<Service>> {
         let services = self.tenants().await?;
-        let bodies = services
-            .iter()
-            .map(|service| bodies::twin(&self.tenant, &self.virtual_uid, service));
+        let bodies = services.iter().map(|service| bodies::twin(&self.tenant, &self.virtual_uid, service));
         bodies.collect()
     }
 
@@ -166,21 +157,13 @@ impl Field {
         let token = self.tenant.server_pod_token(0).await?;
         let began = Instant::now();
         let agent = programs::start_agent(&self.virtual_cluster, &self.tenant, &host_api, &token, None).await?;
-        self.watch
-            .wait("a twin for every Service", PATIENCE, |seen| {
-                (seen.count() >= services).then_some(())
-            })
-            .await?;
+        self.watch.wait("a twin for every Service", PATIENCE, |seen| (seen.count() >= services).then_some(())).await?;
         let took = began.elapsed();
         agent.wait_ok("/syncz", PATIENCE).await?;
         self.programs = Some(Programs { agent, host_api });
         self.slices(services).await?;
         tokio::time::sleep(SETTLE).await;
-        Ok(Synced {
-            took,
-            written: spending.writes(self).await?,
-            usage: self.programs()?.usage().await?,
-        })
+        Ok(Synced { took, written: spending.writes(self).await?, usage: self.programs()?.usage().await? })
     }
 
     /// Ends the programs, deletes all Services on the host, and returns when no trace is left.
@@ -193,20 +176,15 @@ impl Field {
         let client = self.host.client().await?;
         let every = (DeleteParams::default(), ListParams::default());
         let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);
-        self.tenant
-            .host_services()
-            .delete_collection(&every.0, &every.1)
-            .await?;
+        self.tenant.host_services().delete_collection(&every.0, &every.1).await?;
         slices.delete_collection(&every.0, &every.1).await?;
         let gone = |seen: &super::host_watch::Seen| (seen.count() == 0).then_some(());
         self.watch.wait("no Service", PATIENCE, gone).await?;
         self.slices(0).await?;
         let addresses: Api<IPAddress> = Api::all(client);
-        eventually("no cluster IP held", PATIENCE, async || {
-            match count(&addresses).await? {
-                held if held == self.addresses => Ok(()),
-                held => bail!("{held}"),
-            }
+        eventually("no cluster IP held", PATIENCE, async || match count(&addresses).await? {
+            held if held == self.addresses => Ok(()),
+            held => bail!("{held}"),
         })
         .await?;
         self.watch.forget_gone();

@@ -42,14 +42,8 @@ impl HostWatch {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let mut task = JoinSet::new();
         task.spawn(follow(services, Arc::clone(&seen), counter));
-        let started = Self {
-            seen,
-            events,
-            _task: task,
-        };
-        started
-            .wait("the first list", Duration::from_secs(30), |_| Some(()))
-            .await?;
+        let started = Self { seen, events, _task: task };
+        started.wait("the first list", Duration::from_secs(30), |_| Some(())).await?;
         Ok(started)
     }
 
@@ -72,12 +66,9 @@ impl HostWatch {
                 events.changed().await.context("the watch ended")?;
             }
         };
-        timeout(deadline, look).await.with_context(|| {
-            format!(
-                "{what}: not within {deadline:?}, {} Services stand",
-                self.seen().alive.len()
-            )
-        })?
+        timeout(deadline, look)
+            .await
+            .with_context(|| format!("{what}: not within {deadline:?}, {} Services stand", self.seen().alive.len()))?
     }
 
     /// Forgets the times of what is gone, so that a name can be used again.
@@ -115,11 +106,7 @@ impl Seen {
     fn apply(&mut self, service: &Service, now: Instant) {
         let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
         let port = ports.and_then(|ports| ports.first()).map_or(0, |port| port.port);
-        let alive = self.alive.entry(service.name_any()).or_insert(Alive {
-            since: now,
-            port,
-            port_since: now,
-        });
+        let alive = self.alive.entry(service.name_any()).or_insert(Alive { since: now, port, port_since: now });
         if alive.port != port {
             alive.port = port;
             alive.port_since = now;

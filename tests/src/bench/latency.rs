@@ -88,11 +88,7 @@ async fn ours(field: &Field, rate: u32, samples: usize) -> anyhow::Result<Side> 
 async fn direct(field: &Field, rate: u32, samples: usize) -> anyhow::Result<Side> {
     let object = |index| {
         let name = format!("reference-{rate}-{index}");
-        anyhow::Ok(Object {
-            body: bodies::reference(&name, index)?,
-            host_name: name.clone(),
-            name,
-        })
+        anyhow::Ok(Object { body: bodies::reference(&name, index)?, host_name: name.clone(), name })
     };
     Ok(Side {
         services: Api::namespaced(field.plain_client().await?, field.namespace()),
@@ -102,10 +98,8 @@ async fn direct(field: &Field, rate: u32, samples: usize) -> anyhow::Result<Side
 
 async fn phase(field: &Field, change: Change, period: Duration, ours: &Side, direct: &Side) -> anyhow::Result<Pair> {
     let start = Instant::now() + period;
-    let (ours_began, direct_began) = tokio::try_join!(
-        run(change, start, period, ours),
-        run(change, start + period / 2, period, direct),
-    )?;
+    let (ours_began, direct_began) =
+        tokio::try_join!(run(change, start, period, ours), run(change, start + period / 2, period, direct),)?;
     Ok(Pair {
         ours: samples(field, change, ours, &ours_began).await?,
         direct: samples(field, change, direct, &direct_began).await?,

@@ -36,9 +36,7 @@ pub(super) async fn start_agent(
     url: Option<String>,
 ) -> anyhow::Result<Agent> {
     let mut options = AgentOptions::in_pod(&tenant.server_pod_name(0));
-    options
-        .env
-        .extend(url.map(|url| ("K3K_EXPOSE_HOST_API_URL".to_owned(), url)));
+    options.env.extend(url.map(|url| ("K3K_EXPOSE_HOST_API_URL".to_owned(), url)));
     Agent::start(virtual_cluster, host_api, token, options).await
 }
 

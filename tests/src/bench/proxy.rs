@@ -22,11 +22,7 @@ impl Proxy {
         let cuts = watch::Sender::new(0);
         let mut task = JoinSet::new();
         task.spawn(accept(listener, to, cuts.clone()));
-        Ok(Self {
-            port,
-            cuts,
-            _task: task,
-        })
+        Ok(Self { port, cuts, _task: task })
     }
 
     /// `https://127.0.0.1:<port>`: TLS passes through untouched.

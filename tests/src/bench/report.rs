@@ -82,12 +82,7 @@ impl Report {
             .into_iter()
             .flat_map(|program| ["0", "1000", "n"].map(|at| (format!("{program}_{at}"), None)))
             .collect();
-        Self {
-            n,
-            load_before,
-            rss_mib: unmeasured,
-            ..Self::default()
-        }
+        Self { n, load_before, rss_mib: unmeasured, ..Self::default() }
     }
 
     /// One JSON object on one line.
@@ -115,16 +110,10 @@ impl Report {
     }
 
     pub(super) fn usage_at(&mut self, services: &str, synced: &Synced) {
-        let Usage {
-            agent_rss_kib,
-            host_api_rss_kib,
-            agent_cpu_s,
-            host_api_cpu_s,
-        } = synced.usage;
-        for (program, rss, cpu) in [
-            ("agent", agent_rss_kib, agent_cpu_s),
-            ("host_api", host_api_rss_kib, host_api_cpu_s),
-        ] {
+        let Usage { agent_rss_kib, host_api_rss_kib, agent_cpu_s, host_api_cpu_s } = synced.usage;
+        for (program, rss, cpu) in
+            [("agent", agent_rss_kib, agent_cpu_s), ("host_api", host_api_rss_kib, host_api_cpu_s)]
+        {
             let key = format!("{program}_{services}");
             self.rss_mib.insert(key.clone(), Some(mib(rss)));
             let key = if services == "n" { program.to_owned() } else { key };
@@ -134,20 +123,14 @@ impl Report {
 
     pub(super) fn idle(&mut self, spent: &Spent) {
         self.idle_writes_60s = spent.written.on_host + spent.written.in_virtual;
-        self.idle_cpu_s = Programs {
-            agent: spent.agent_cpu_s,
-            host_api: spent.host_api_cpu_s,
-        };
+        self.idle_cpu_s = Programs { agent: spent.agent_cpu_s, host_api: spent.host_api_cpu_s };
     }
 
     pub(super) fn latencies(&mut self, rate: u32, latencies: &Latencies) {
-        for (change, pair) in [
-            ("create", &latencies.create),
-            ("update", &latencies.update),
-            ("delete", &latencies.delete),
-        ] {
-            self.latency_ms
-                .insert(format!("{change}_{rate}"), Percentiles::of(&pair.ours));
+        for (change, pair) in
+            [("create", &latencies.create), ("update", &latencies.update), ("delete", &latencies.delete)]
+        {
+            self.latency_ms.insert(format!("{change}_{rate}"), Percentiles::of(&pair.ours));
             let key = match rate {
                 50 => change.to_owned(),
                 rate => format!("{change}_{rate}"),
@@ -171,10 +154,7 @@ impl Percentiles {
     fn of(samples: &[f64]) -> Self {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
-        Self {
-            p50: rank(&sorted, 50),
-            p99: rank(&sorted, 99),
-        }
+        Self { p50: rank(&sorted, 50), p99: rank(&sorted, 99) }
     }
 }
 

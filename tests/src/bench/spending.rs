@@ -30,21 +30,14 @@ pub(super) struct Spent {
 impl Spending {
     /// With programs that run now and still will at the end.
     pub(super) async fn begin(field: &Field) -> anyhow::Result<Self> {
-        Ok(Self {
-            usage: Some(field.programs()?.usage().await?),
-            ..Self::of_writes(field).await?
-        })
+        Ok(Self { usage: Some(field.programs()?.usage().await?), ..Self::of_writes(field).await? })
     }
 
     /// Of writes alone, for programs that are not there yet.
     pub(super) async fn of_writes(field: &Field) -> anyhow::Result<Self> {
         let (host, virtual_cluster) = field.audits();
         let marks = (host.mark().await?, virtual_cluster.mark().await?);
-        Ok(Self {
-            host: (host, marks.0),
-            virtual_cluster: (virtual_cluster, marks.1),
-            usage: None,
-        })
+        Ok(Self { host: (host, marks.0), virtual_cluster: (virtual_cluster, marks.1), usage: None })
     }
 
     /// The writes since the beginning.

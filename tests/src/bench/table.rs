@@ -20,44 +20,14 @@ pub(super) fn render(report: &Report) -> String {
 fn sync(text: &mut String, report: &Report) -> std::fmt::Result {
     let n = report.n;
     writeln!(text, "\nInitial sync of {n} Services")?;
-    line(
-        text,
-        "load of the machine before the run",
-        &format!("{:.2}", report.load_before),
-        "below 0.5, or rerun",
-    )?;
+    line(text, "load of the machine before the run", &format!("{:.2}", report.load_before), "below 0.5, or rerun")?;
     for (workers, seconds) in &report.limit_s_by_workers {
-        line(
-            text,
-            &format!("plain client, {workers} workers"),
-            &format!("{seconds:.2} s"),
-            "",
-        )?;
+        line(text, &format!("plain client, {workers} workers"), &format!("{seconds:.2} s"), "")?;
     }
-    line(
-        text,
-        "limit (the best of them)",
-        &format!("{:.2} s", report.limit_s),
-        "",
-    )?;
-    line(
-        text,
-        "agent start to last twin",
-        &format!("{:.2} s", report.initial_s),
-        "",
-    )?;
-    line(
-        text,
-        "sync / limit",
-        &format!("{:.2}", report.initial_to_limit),
-        "at most 1.5, aim 1.1",
-    )?;
-    line(
-        text,
-        "twins stored as the plain objects",
-        &report.twins_as_plain.to_string(),
-        &format!("{n}"),
-    )
+    line(text, "limit (the best of them)", &format!("{:.2} s", report.limit_s), "")?;
+    line(text, "agent start to last twin", &format!("{:.2} s", report.initial_s), "")?;
+    line(text, "sync / limit", &format!("{:.2}", report.initial_to_limit), "at most 1.5, aim 1.1")?;
+    line(text, "twins stored as the plain objects", &report.twins_as_plain.to_string(), &format!("{n}"))
 }
 
 fn latency(text: &mut String, report: &Report) -> std::fmt::Result {
@@ -99,58 +69,31 @@ fn writes(text: &mut String, report: &Report) -> std::fmt::Result {
         report.virtual_writes_initial,
         &format!("host: {} exactly", report.n),
     )?;
-    row(
-        "restart of the agent",
-        report.host_writes_agent_restart,
-        report.virtual_writes_agent_restart,
-        "0",
-    )?;
-    row(
-        "restart of host-api",
-        report.host_writes_host_api_restart,
-        report.virtual_writes_host_api_restart,
-        "0",
-    )?;
+    row("restart of the agent", report.host_writes_agent_restart, report.virtual_writes_agent_restart, "0")?;
+    row("restart of host-api", report.host_writes_host_api_restart, report.virtual_writes_host_api_restart, "0")?;
     line(text, "60 s at rest, both", &report.idle_writes_60s.to_string(), "0")
 }
 
 fn cost(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "\nCost                                      agent  host-api")?;
-    for (at, name) in [
-        ("0", "no Service".to_owned()),
-        ("1000", "1,000 Services".to_owned()),
-        ("n", format!("{} Services", report.n)),
-    ] {
+    for (at, name) in
+        [("0", "no Service".to_owned()), ("1000", "1,000 Services".to_owned()), ("n", format!("{} Services", report.n))]
+    {
         let [agent, host_api] = ["agent", "host_api"].map(|program| {
             let value = report.rss_mib.get(&format!("{program}_{at}")).copied().flatten();
             value.map_or_else(|| "-".to_owned(), |mib| format!("{mib:.1}"))
         });
         let promise = if at == "1000" { "at most 15 and 25 MB" } else { "" };
-        writeln!(
-            text,
-            "  {:<36} {agent:>8} {host_api:>9}   {promise}",
-            format!("MiB, {name}")
-        )?;
+        writeln!(text, "  {:<36} {agent:>8} {host_api:>9}   {promise}", format!("MiB, {name}"))?;
     }
     let cpu = |key: &str| report.cpu_s.get(key).copied().flatten().unwrap_or(f64::NAN);
-    writeln!(
-        text,
-        "  {:<36} {:>8.2} {:>9.2}",
-        "CPU s, start and sync",
-        cpu("agent"),
-        cpu("host_api")
-    )?;
+    writeln!(text, "  {:<36} {:>8.2} {:>9.2}", "CPU s, start and sync", cpu("agent"), cpu("host_api"))?;
     writeln!(
         text,
         "  {:<36} {:>8.2} {:>9.2}   at most 0.05 each",
         "CPU s, 60 s at rest", report.idle_cpu_s.agent, report.idle_cpu_s.host_api
     )?;
-    line(
-        text,
-        "bytes to reconnect, nothing changed",
-        &report.reconnect_bytes.to_string(),
-        "at most 1000",
-    )
+    line(text, "bytes to reconnect, nothing changed", &report.reconnect_bytes.to_string(), "at most 1000")
 }
 
 fn line(text: &mut String, name: &str, value: &str, promise: &str) -> std::fmt::Result {

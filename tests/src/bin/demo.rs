@@ -20,9 +20,5 @@ struct Flags {
 #[tokio::main]
 async fn main() -> ExitCode {
     let flags = Flags::parse();
-    if demo::run(flags.once).await {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if demo::run(flags.once).await { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -13,17 +13,9 @@ pub(super) fn rows(service: &Service, twin: &Service) -> Vec<Row> {
     let [asked, has] = [service, twin].map(|service| service.spec.clone().unwrap_or_default());
     let mut rows = vec![
         derived("name", service.name_any(), twin.name_any()),
-        derived(
-            "namespace",
-            service.namespace().unwrap_or_default(),
-            twin.namespace().unwrap_or_default(),
-        ),
+        derived("namespace", service.namespace().unwrap_or_default(), twin.namespace().unwrap_or_default()),
         row("type", asked.type_.unwrap_or_default(), has.type_.unwrap_or_default()),
-        row(
-            "cluster IP",
-            asked.cluster_ip.clone().unwrap_or_default(),
-            has.cluster_ip.clone().unwrap_or_default(),
-        ),
+        row("cluster IP", asked.cluster_ip.clone().unwrap_or_default(), has.cluster_ip.clone().unwrap_or_default()),
     ];
     rows.extend(changed(service, twin));
     rows
@@ -39,10 +31,7 @@ pub(super) fn changed(service: &Service, twin: &Service) -> Vec<Row> {
             .into_iter()
             .filter(|row| !row.left.is_empty() || !row.right.is_empty()),
     );
-    rows.extend(selector(
-        &asked.selector.unwrap_or_default(),
-        &has.selector.unwrap_or_default(),
-    ));
+    rows.extend(selector(&asked.selector.unwrap_or_default(), &has.selector.unwrap_or_default()));
     rows
 }
 
@@ -90,26 +79,12 @@ fn node_port(port: &ServicePort) -> String {
 }
 
 fn row(name: &'static str, left: String, right: String) -> Row {
-    let relation = if left == right {
-        Relation::Same
-    } else {
-        Relation::Derived
-    };
-    Row {
-        name,
-        left,
-        relation,
-        right,
-    }
+    let relation = if left == right { Relation::Same } else { Relation::Derived };
+    Row { name, left, relation, right }
 }
 
 fn derived(name: &'static str, left: String, right: String) -> Row {
-    Row {
-        name,
-        left,
-        relation: Relation::Derived,
-        right,
-    }
+    Row { name, left, relation: Relation::Derived, right }
 }
 
 /// Says what a group of rows is about in its first row only.

@@ -73,21 +73,16 @@ impl Twins {
             "ports": [{"port": 8000, "targetPort": 8080}],
         }});
         let params = PatchParams::default();
-        Ok(self
-            .virtual_services
-            .patch(EDITED, &params, &Patch::Merge(patch))
-            .await?)
+        Ok(self.virtual_services.patch(EDITED, &params, &Patch::Merge(patch)).await?)
     }
 
     /// Deletes a Service and waits until its twin, and no other, is gone.
     pub(super) async fn delete(&self, name: &str) -> anyhow::Result<()> {
         let twin = self.tenant.twin_name(name, VIRTUAL_NAMESPACE);
         self.virtual_services.delete(name, &DeleteParams::default()).await?;
-        eventually("the twin gone", DEADLINE, async || {
-            match self.host_services.get_opt(&twin).await? {
-                Some(_) => bail!("it is still there"),
-                None => Ok(()),
-            }
+        eventually("the twin gone", DEADLINE, async || match self.host_services.get_opt(&twin).await? {
+            Some(_) => bail!("it is still there"),
+            None => Ok(()),
         })
         .await?;
         for kept in [EDITED, LOST] {
@@ -100,9 +95,7 @@ impl Twins {
     pub(super) async fn lose(&self, name: &str) -> anyhow::Result<()> {
         let service = self.virtual_services.get(name).await?;
         let lost = self.twin(name).await?;
-        self.host_services
-            .delete(&lost.name_any(), &DeleteParams::default())
-            .await?;
+        self.host_services.delete(&lost.name_any(), &DeleteParams::default()).await?;
         eventually("another twin", DEADLINE, async || {
             let twin = self.twin(name).await?;
             if twin.uid() == lost.uid() {
@@ -139,10 +132,7 @@ impl Twins {
             ("cluster IP", asked.cluster_ips == has.cluster_ips),
             ("ports and node ports", asked.ports == has.ports),
             ("selector", Some(selector) == has.selector),
-            (
-                "owner",
-                twin.owner_references() == [self.tenant.owner_reference(false)].as_slice(),
-            ),
+            ("owner", twin.owner_references() == [self.tenant.owner_reference(false)].as_slice()),
         ];
         match equal.into_iter().find(|(_, equal)| !equal) {
             Some((what, _)) => Err(anyhow!("another {what}: {has:?}")),
@@ -152,12 +142,9 @@ impl Twins {
 
     /// The two keys that keep this tenant's pods, and those of one of its namespaces, apart from all others.
     fn bounds(&self) -> BTreeMap<String, String> {
-        [
-            ("k3k.io/clusterName", self.tenant.cluster.as_str()),
-            ("k3k.io/namespace", VIRTUAL_NAMESPACE),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+        [("k3k.io/clusterName", self.tenant.cluster.as_str()), ("k3k.io/namespace", VIRTUAL_NAMESPACE)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
     }
 }
 

@@ -85,11 +85,7 @@ impl Stage {
             print("");
         }
         let time = format!("{:>6.2} s", self.since.elapsed().as_secs_f64());
-        print(&format!(
-            "{INDENT}{} {}  {text}",
-            self.paint(GREEN, "✓"),
-            self.paint(DIM, &time)
-        ));
+        print(&format!("{INDENT}{} {}  {text}", self.paint(GREEN, "✓"), self.paint(DIM, &time)));
         self.since = Instant::now();
     }
 
@@ -156,11 +152,7 @@ impl Stage {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.color {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }
 

@@ -55,9 +55,7 @@ impl World {
     }
 
     pub(super) fn virtual_cluster(&self) -> anyhow::Result<&ControlPlane> {
-        self.virtual_cluster
-            .as_ref()
-            .context("the virtual cluster was not booted")
+        self.virtual_cluster.as_ref().context("the virtual cluster was not booted")
     }
 
     pub(super) fn tenant(&self) -> anyhow::Result<&Tenant> {
@@ -84,11 +82,7 @@ impl World {
         }
         for plane in [self.virtual_cluster()?, self.host()?] {
             let running = plane.pids().await;
-            pids.extend(
-                [running.etcd, running.api_server, running.controllers]
-                    .into_iter()
-                    .flatten(),
-            );
+            pids.extend([running.etcd, running.api_server, running.controllers].into_iter().flatten());
             plane.stop().await?;
         }
         let left: Vec<u32> = pids.iter().copied().filter(|pid| usage::is_running(*pid)).collect();

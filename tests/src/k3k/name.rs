@@ -8,10 +8,7 @@ const LIMIT: usize = 64;
 /// The name on the host of a virtual object.
 #[must_use]
 pub fn host_name(name: &str, namespace: &str, cluster: &str) -> String {
-    let parts: Vec<&str> = [name, namespace, cluster]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect();
+    let parts: Vec<&str> = [name, namespace, cluster].into_iter().filter(|part| !part.is_empty()).collect();
     let suffix: String = parts.join("+").bytes().map(|byte| format!("{byte:02x}")).collect();
     cut(&format!("{}-{suffix}", parts.join("-")))
 }
@@ -19,12 +16,7 @@ pub fn host_name(name: &str, namespace: &str, cluster: &str) -> String {
 /// A name made of parts, as of the StatefulSet `k3k-<cluster>-server`.
 #[must_use]
 pub fn composed_name(parts: &[&str]) -> String {
-    cut(&parts
-        .iter()
-        .filter(|part| !part.is_empty())
-        .copied()
-        .collect::<Vec<_>>()
-        .join("-"))
+    cut(&parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("-"))
 }
 
 /// What is too long keeps its front and ends in a bit of its hash, never with a dash or dot before the joining dash.
@@ -49,19 +41,9 @@ mod tests {
         let a63 = "a".repeat(63);
         let a57 = "a".repeat(57);
         for (name, namespace, cluster, expected) in [
-            (
-                "web",
-                "default",
-                "mycluster",
-                "web-default-mycluster-7765622b64656661756c742b6d79636c757-72ca1",
-            ),
+            ("web", "default", "mycluster", "web-default-mycluster-7765622b64656661756c742b6d79636c757-72ca1"),
             ("w", "d", "c", "w-d-c-772b642b63"),
-            (
-                "traefik",
-                "kube-system",
-                "mycluster",
-                "traefik-kube-system-mycluster-7472616566696b2b6b7562652d7-387e0",
-            ),
+            ("traefik", "kube-system", "mycluster", "traefik-kube-system-mycluster-7472616566696b2b6b7562652d7-387e0"),
             (a63.as_str(), "default", "mycluster", &format!("{a57}-3fc05")),
         ] {
             assert_eq!(host_name(name, namespace, cluster), expected);

@@ -39,11 +39,8 @@ impl HostPod {
     /// When the API server refuses.
     pub async fn create(&self, host: &Client, namespace: &str) -> anyhow::Result<Pod> {
         let pods: Api<Pod> = Api::namespaced(host.clone(), namespace);
-        let ports: Vec<_> = self
-            .ports
-            .iter()
-            .map(|(name, number)| json!({"name": name, "containerPort": number}))
-            .collect();
+        let ports: Vec<_> =
+            self.ports.iter().map(|(name, number)| json!({"name": name, "containerPort": number})).collect();
         let mut pod: Pod = serde_json::from_value(json!({
             "metadata": {
                 "name": self.name, "labels": self.labels, "annotations": self.annotations,
@@ -60,9 +57,7 @@ impl HostPod {
         {
             spec.node_name = Some(NODE.to_owned());
         }
-        pods.create(&PostParams::default(), &pod)
-            .await
-            .with_context(|| format!("making pod {}", self.name))?;
+        pods.create(&PostParams::default(), &pod).await.with_context(|| format!("making pod {}", self.name))?;
         let status = if self.ready {
             let address = address();
             json!({"status": {
@@ -72,9 +67,7 @@ impl HostPod {
         } else {
             json!({"status": {"phase": "Running"}})
         };
-        let changed = pods
-            .patch_status(&self.name, &PatchParams::default(), &Patch::Merge(status))
-            .await;
+        let changed = pods.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(status)).await;
         changed.with_context(|| format!("status of pod {}", self.name))
     }
 }

@@ -35,11 +35,7 @@ pub struct TenantOptions {
 
 impl Default for TenantOptions {
     fn default() -> Self {
-        Self {
-            mode: Mode::Shared,
-            servers: 1,
-            sync_services: false,
-        }
+        Self { mode: Mode::Shared, servers: 1, sync_services: false }
     }
 }
 
@@ -80,10 +76,7 @@ impl Tenant {
             },
         }))?;
         let clusters: Api<DynamicObject> = Api::namespaced_with(host.clone(), namespace, &cluster_resource());
-        let made = clusters
-            .create(&PostParams::default(), &object)
-            .await
-            .context("making the Cluster")?;
+        let made = clusters.create(&PostParams::default(), &object).await.context("making the Cluster")?;
         let mut tenant = Self {
             host: host.clone(),
             namespace: namespace.to_owned(),
@@ -93,9 +86,7 @@ impl Tenant {
             stateful_set_uid: String::new(),
         };
         let owner = tenant.owner_reference(true);
-        let set = tenant
-            .create_stateful_set(&tenant.stateful_set, Some(owner), options.servers)
-            .await?;
+        let set = tenant.create_stateful_set(&tenant.stateful_set, Some(owner), options.servers).await?;
         tenant.stateful_set_uid = set.uid().context("an object has a UID")?;
         for ordinal in 0..options.servers {
             tenant.create_server_pod(ordinal).await?;
@@ -106,10 +97,7 @@ impl Tenant {
     /// The same tenant with another client, for a test with a runtime of its own.
     #[must_use]
     pub fn with_client(&self, host: &Client) -> Self {
-        Self {
-            host: host.clone(),
-            ..self.clone()
-        }
+        Self { host: host.clone(), ..self.clone() }
     }
 
     /// A reference to the Cluster; k3k marks itself as controller on what it runs, and not on what it syncs.
@@ -169,9 +157,7 @@ impl Tenant {
             },
         }))?;
         let sets: Api<StatefulSet> = Api::namespaced(self.host.clone(), &self.namespace);
-        sets.create(&PostParams::default(), &set)
-            .await
-            .with_context(|| format!("making StatefulSet {name}"))
+        sets.create(&PostParams::default(), &set).await.with_context(|| format!("making StatefulSet {name}"))
     }
 
     /// Switches k3k's own Service syncer on or off, as far as the Cluster says.
@@ -179,8 +165,7 @@ impl Tenant {
     /// # Errors
     /// When the Cluster is gone.
     pub async fn set_sync_services(&self, enabled: bool) -> anyhow::Result<()> {
-        self.patch_cluster(json!({"spec": {"sync": {"services": {"enabled": enabled}}}}))
-            .await
+        self.patch_cluster(json!({"spec": {"sync": {"services": {"enabled": enabled}}}})).await
     }
 
     /// Sets an annotation of the Cluster, or removes it.
@@ -188,8 +173,7 @@ impl Tenant {
     /// # Errors
     /// When the Cluster is gone.
     pub async fn annotate_cluster(&self, key: &str, value: Option<&str>) -> anyhow::Result<()> {
-        self.patch_cluster(json!({"metadata": {"annotations": {key: value}}}))
-            .await
+        self.patch_cluster(json!({"metadata": {"annotations": {key: value}}})).await
     }
 
     /// Deletes the Cluster; what it owns goes with the garbage collector.
@@ -202,9 +186,7 @@ impl Tenant {
     }
 
     async fn patch_cluster(&self, patch: Value) -> anyhow::Result<()> {
-        self.clusters()
-            .patch(&self.cluster, &PatchParams::default(), &Patch::Merge(patch))
-            .await?;
+        self.clusters().patch(&self.cluster, &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(())
     }
 

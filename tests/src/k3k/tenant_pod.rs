@@ -89,15 +89,8 @@ impl Tenant {
     /// When the pod does not exist.
     pub async fn pod_token(&self, pod: &str, audience: &str) -> anyhow::Result<String> {
         let found = self.pods().get(pod).await.with_context(|| format!("pod {pod}"))?;
-        let pod = BoundPod {
-            name: pod.to_owned(),
-            uid: found.uid().context("an object has a UID")?,
-        };
-        let wish = TokenWish {
-            audiences: vec![audience.to_owned()],
-            seconds: 3600,
-            pod: Some(pod),
-        };
+        let pod = BoundPod { name: pod.to_owned(), uid: found.uid().context("an object has a UID")? };
+        let wish = TokenWish { audiences: vec![audience.to_owned()], seconds: 3600, pod: Some(pod) };
         token::request(&self.host, &self.namespace, "default", wish).await
     }
 
@@ -106,9 +99,7 @@ impl Tenant {
     /// # Errors
     /// When it does not exist.
     pub async fn delete_pod(&self, name: &str) -> anyhow::Result<()> {
-        self.pods()
-            .delete(name, &DeleteParams::default().grace_period(0))
-            .await?;
+        self.pods().delete(name, &DeleteParams::default().grace_period(0)).await?;
         Ok(())
     }
 

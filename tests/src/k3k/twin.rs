@@ -34,26 +34,16 @@ impl Tenant {
     pub async fn create_twin_as_k3k(&self, service: &Service) -> anyhow::Result<Service> {
         let name = service.name_any();
         let namespace = service.namespace().unwrap_or_default();
-        let mut twin = Service {
-            spec: service.spec.clone(),
-            ..Service::default()
-        };
+        let mut twin = Service { spec: service.spec.clone(), ..Service::default() };
         twin.metadata.name = Some(self.twin_name(&name, &namespace));
         twin.metadata.labels = Some(service.labels().clone());
         twin.metadata.annotations = Some(service.annotations().clone());
         twin.metadata.owner_references = Some(vec![self.owner_reference(false)]);
-        twin.labels_mut()
-            .insert("k3k.io/clusterName".to_owned(), self.cluster.clone());
+        twin.labels_mut().insert("k3k.io/clusterName".to_owned(), self.cluster.clone());
         twin.annotations_mut().insert("k3k.io/name".to_owned(), name.clone());
         twin.annotations_mut().insert("k3k.io/namespace".to_owned(), namespace);
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
-        self.host_services()
-            .create(&params, &twin)
-            .await
-            .with_context(|| format!("making k3k's twin of {name}"))
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.host_services().create(&params, &twin).await.with_context(|| format!("making k3k's twin of {name}"))
     }
 }
 
@@ -62,13 +52,9 @@ impl Tenant {
 /// # Errors
 /// When the Service does not exist.
 pub async fn add_finalizer(virtual_cluster: &Client, service: &Service) -> anyhow::Result<()> {
-    let services: Api<Service> = Api::namespaced(
-        virtual_cluster.clone(),
-        &service.namespace().unwrap_or_else(|| "default".to_owned()),
-    );
+    let services: Api<Service> =
+        Api::namespaced(virtual_cluster.clone(), &service.namespace().unwrap_or_else(|| "default".to_owned()));
     let patch = Patch::Merge(json!({"metadata": {"finalizers": [FINALIZER]}}));
-    services
-        .patch(&service.name_any(), &PatchParams::default(), &patch)
-        .await?;
+    services.patch(&service.name_any(), &PatchParams::default(), &patch).await?;
     Ok(())
 }

@@ -84,12 +84,7 @@ impl Commands {
             format!("--audit-log-path={}", self.audit_log().display()),
             format!("--service-cluster-ip-range={}", self.options.service_cidr),
         ];
-        flags.extend(
-            self.options
-                .node_port_range
-                .as_ref()
-                .map(|range| format!("--service-node-port-range={range}")),
-        );
+        flags.extend(self.options.node_port_range.as_ref().map(|range| format!("--service-node-port-range={range}")));
         flags.extend(self.options.api_server_flags.iter().cloned());
         self.launch("kube-apiserver", Rank::ApiServer, flags)
     }
@@ -109,8 +104,7 @@ impl Commands {
             "--kube-api-qps=100".to_owned(),
             "--kube-api-burst=200".to_owned(),
         ];
-        self.launch("kube-controller-manager", Rank::Controller, flags)
-            .map(Some)
+        self.launch("kube-controller-manager", Rank::Controller, flags).map(Some)
     }
 
     fn launch(&self, component: &str, rank: Rank, flags: Vec<String>) -> anyhow::Result<Launch> {

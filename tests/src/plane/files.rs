@@ -48,11 +48,8 @@ impl Files {
         fs::write(&files.tokens, lines.concat())?;
         fs::write(&files.service_account_key, tls::service_account_key()?)?;
         fs::write(&files.audit_policy, AUDIT_POLICY)?;
-        let controller = Access {
-            url: url.to_owned(),
-            ca_pem: authority.pem(),
-            credential: Credential::Token(controller_token),
-        };
+        let controller =
+            Access { url: url.to_owned(), ca_pem: authority.pem(), credential: Credential::Token(controller_token) };
         controller.write_kubeconfig(&files.controller_kubeconfig)?;
         Ok(files)
     }

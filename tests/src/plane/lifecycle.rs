@@ -21,13 +21,7 @@ impl ControlPlane {
     /// # Errors
     /// When it is not running.
     pub async fn kill_api_server(&self) -> anyhow::Result<()> {
-        let process = self
-            .running
-            .lock()
-            .await
-            .api_server
-            .take()
-            .context("the API server is not running")?;
+        let process = self.running.lock().await.api_server.take().context("the API server is not running")?;
         process.kill().await?;
         Ok(())
     }
@@ -40,11 +34,7 @@ impl ControlPlane {
         let mut running = self.running.lock().await;
         self.launch_api_server(&mut running).await?;
         // The controller manager ends when it loses its API server for long; it must not stay away then.
-        if running
-            .controllers
-            .as_ref()
-            .is_some_and(|process| process.exit().is_some())
-        {
+        if running.controllers.as_ref().is_some_and(|process| process.exit().is_some()) {
             running.controllers = None;
         }
         self.launch_controllers(&mut running).await
@@ -87,11 +77,7 @@ impl ControlPlane {
     /// When a process cannot be ended.
     pub async fn stop(&self) -> anyhow::Result<()> {
         let mut running = self.running.lock().await;
-        let Running {
-            etcd,
-            api_server,
-            controllers,
-        } = std::mem::take(&mut *running);
+        let Running { etcd, api_server, controllers } = std::mem::take(&mut *running);
         for process in [controllers, api_server, etcd].into_iter().flatten() {
             process.stop(GRACE).await?;
         }
@@ -147,21 +133,13 @@ impl ControlPlane {
                 return Ok(Err(exit));
             }
             let request = http::Request::get("/readyz").body(Vec::new())?;
-            client
-                .request_text(request)
-                .await
-                .map(|_| Ok(()))
-                .map_err(anyhow::Error::from)
+            client.request_text(request).await.map(|_| Ok(())).map_err(anyhow::Error::from)
         })
         .await;
         match outcome {
             Ok(Ok(())) => Ok(()),
             Ok(Err(exit)) => {
-                bail!(
-                    "the API server of {} ended ({exit:?}); its log ends:\n{}",
-                    self.name,
-                    process.log_tail(20)
-                )
+                bail!("the API server of {} ended ({exit:?}); its log ends:\n{}", self.name, process.log_tail(20))
             }
             Err(error) => Err(error.context(format!("its log ends:\n{}", process.log_tail(20)))),
         }

@@ -31,10 +31,7 @@ impl AgentOptions {
     /// An agent in the server pod of this name.
     #[must_use]
     pub fn in_pod(name: &str) -> Self {
-        Self {
-            pod_name: Some(name.to_owned()),
-            env: Vec::new(),
-        }
+        Self { pod_name: Some(name.to_owned()), env: Vec::new() }
     }
 }
 
@@ -78,19 +75,8 @@ impl Agent {
         // Of two entries with one key the last one counts.
         env.extend(options.env);
         let log = folder.join("agent.log");
-        let launch = Launch {
-            name: "agent".to_owned(),
-            rank: Rank::Product,
-            program,
-            args: Vec::new(),
-            env,
-            log,
-        };
-        Ok(Self {
-            product: Product::start(launch, admin).await?,
-            token_file,
-            kubeconfig,
-        })
+        let launch = Launch { name: "agent".to_owned(), rank: Rank::Product, program, args: Vec::new(), env, log };
+        Ok(Self { product: Product::start(launch, admin).await?, token_file, kubeconfig })
     }
 
     /// The file with its token for host-api.
@@ -119,9 +105,5 @@ impl Deref for Agent {
 /// As in k3k's Secret: a fresh client certificate of system:masters, and a server URL that only the host could reach.
 fn write_k3k_kubeconfig(virtual_cluster: &ControlPlane, path: &Path) -> anyhow::Result<()> {
     let access = virtual_cluster.access_by_certificate(ADMIN_USER, "system:masters")?;
-    Access {
-        url: "https://192.0.2.1:443".to_owned(),
-        ..access
-    }
-    .write_kubeconfig(path)
+    Access { url: "https://192.0.2.1:443".to_owned(), ..access }.write_kubeconfig(path)
 }

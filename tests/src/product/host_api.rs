@@ -59,9 +59,7 @@ impl HostApi {
         let folder = scratch::folder("host-api")?;
         let kubeconfig = folder.join("kubeconfig");
         let token = token::for_api_server(&client, NAMESPACE, ACCOUNT).await?;
-        host.access()
-            .with(Credential::Token(token))
-            .write_kubeconfig(&kubeconfig)?;
+        host.access().with(Credential::Token(token)).write_kubeconfig(&kubeconfig)?;
         let authority = Authority::new("k3k-expose rig host-api")?;
         let files = authority.write_server_files(&folder)?;
         let (listen, admin) = (Port::claim()?, Port::claim()?);
@@ -78,20 +76,8 @@ impl HostApi {
         // Of two entries with one key the last one counts.
         env.extend(options.env);
         let log = folder.join("host-api.log");
-        let launch = Launch {
-            name: "host-api".to_owned(),
-            rank: Rank::Product,
-            program,
-            args: Vec::new(),
-            env,
-            log,
-        };
-        Ok(Self {
-            product: Product::start(launch, admin).await?,
-            listen,
-            files,
-            authority,
-        })
+        let launch = Launch { name: "host-api".to_owned(), rank: Rank::Product, program, args: Vec::new(), env, log };
+        Ok(Self { product: Product::start(launch, admin).await?, listen, files, authority })
     }
 
     /// `https://127.0.0.1:<port>`, for agents.

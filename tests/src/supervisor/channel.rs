@@ -62,9 +62,7 @@ pub(super) fn open() -> anyhow::Result<&'static Channel> {
             format!("{error:#}")
         })
     });
-    opened
-        .as_ref()
-        .map_err(|error| anyhow!("starting the supervisor: {error}"))
+    opened.as_ref().map_err(|error| anyhow!("starting the supervisor: {error}"))
 }
 
 /// Makes the folder of this run outlive it, and says where it is; called for every failure that the rig notices.
@@ -74,10 +72,7 @@ pub fn keep_files() {
         && let Ok(folder) = scratch::run_folder()
     {
         let _ = channel.send(&json!({"do": "keep"}));
-        say(&format!(
-            "a test failed: logs and data are kept in {}",
-            folder.display()
-        ));
+        say(&format!("a test failed: logs and data are kept in {}", folder.display()));
     }
 }
 
@@ -100,9 +95,7 @@ impl Channel {
         let reports = supervisor.stdout.take().context("a piped output")?;
         let slots = Slots::default();
         let receiving = Arc::clone(&slots);
-        std::thread::Builder::new()
-            .name("supervisor".to_owned())
-            .spawn(move || receive(reports, &receiving))?;
+        std::thread::Builder::new().name("supervisor".to_owned()).spawn(move || receive(reports, &receiving))?;
         let channel = Self {
             orders: Mutex::new(orders),
             slots,
@@ -111,10 +104,7 @@ impl Channel {
             _supervisor: supervisor,
         };
         if scratch::keep_asked() {
-            say(&format!(
-                "K3K_EXPOSE_RIG_KEEP: logs and data stay in {}",
-                folder.display()
-            ));
+            say(&format!("K3K_EXPOSE_RIG_KEEP: logs and data stay in {}", folder.display()));
         } else {
             channel.send(&json!({"do": "remove", "path": folder}))?;
             let previous = std::panic::take_hook();
@@ -131,22 +121,14 @@ impl Channel {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (started, is_started) = oneshot::channel();
         let (status, has_status) = watch::channel(None);
-        lock(&self.slots).insert(
-            id,
-            Slot {
-                started: Some(started),
-                status,
-            },
-        );
+        lock(&self.slots).insert(id, Slot { started: Some(started), status });
         (id, is_started, has_status)
     }
 
     pub(super) fn send(&self, order: &Value) -> anyhow::Result<()> {
         let mut line = order.to_string();
         line.push('\n');
-        lock(&self.orders)
-            .write_all(line.as_bytes())
-            .context("the supervisor takes no more orders")
+        lock(&self.orders).write_all(line.as_bytes()).context("the supervisor takes no more orders")
     }
 }
 

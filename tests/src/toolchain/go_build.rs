@@ -48,11 +48,7 @@ pub(super) fn ensure() -> anyhow::Result<PathBuf> {
 
 fn go_version() -> anyhow::Result<String> {
     // An older Go may try to fetch the version that go.mod asks for; asked elsewhere it just tells its own.
-    let output = match Command::new("go")
-        .args(["env", "GOVERSION"])
-        .current_dir(std::env::temp_dir())
-        .output()
-    {
+    let output = match Command::new("go").args(["env", "GOVERSION"]).current_dir(std::env::temp_dir()).output() {
         Ok(output) => output,
         Err(error) => bail!("the control planes are built with Go, and running `go` failed ({error}): {INSTALL}"),
     };
@@ -68,9 +64,7 @@ fn is_recent(version: &str) -> bool {
     let Some(number) = version.strip_prefix("go") else {
         return version.starts_with("devel");
     };
-    let mut parts = number
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) > NEWEST_TOO_OLD
 }
 
@@ -93,12 +87,7 @@ fn fingerprint(version: &str) -> anyhow::Result<String> {
         hash.update(format!("\n{name} {}\n", content.len()));
         hash.update(&content);
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn build(folder: &Path, binary: &Path) -> anyhow::Result<()> {

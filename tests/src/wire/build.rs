@@ -53,10 +53,7 @@ pub fn put(namespace: &str, name: &str, uid: &str, service: Service) -> anyhow::
 /// The `delete` that takes a `put` back.
 #[must_use]
 pub fn delete(put: &Put) -> Delete {
-    Delete {
-        key: put.key.clone(),
-        uid: put.uid.clone(),
-    }
+    Delete { key: put.key.clone(), uid: put.uid.clone() }
 }
 
 /// A first `hello` of an agent that wants these objects.

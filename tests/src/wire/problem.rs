@@ -28,10 +28,7 @@ struct Details {
 impl Problem {
     /// Nobody refused; something else went wrong.
     pub(super) fn silent(why: impl fmt::Display) -> Self {
-        Self {
-            detail: why.to_string(),
-            ..Self::default()
-        }
+        Self { detail: why.to_string(), ..Self::default() }
     }
 
     /// Reads a refusal. What is not in the promised form is told as such, since that would be a mistake of host-api's.
@@ -49,11 +46,7 @@ impl Problem {
         Self {
             status,
             reason: details.reason,
-            detail: if promised {
-                details.detail
-            } else {
-                format!("no problem details but {kind}: {body}")
-            },
+            detail: if promised { details.detail } else { format!("no problem details but {kind}: {body}") },
             retry_after,
         }
     }
