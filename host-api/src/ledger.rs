@@ -41,6 +41,8 @@ pub struct Ledger {
     pub pods_labeled: Option<(Duration, bool)>,
     /// Failed writes in a row, by object.
     pub failures: BTreeMap<Key, u32>,
+    /// When an object is looked at again by itself.
+    pub due: BTreeMap<Key, Duration>,
     records: BTreeMap<Key, Record>,
     tally: Tally,
     by_version: BTreeMap<u64, Key>,
@@ -100,6 +102,7 @@ impl Ledger {
             takeovers: VecDeque::new(),
             pods_labeled: None,
             failures: BTreeMap::new(),
+            due: BTreeMap::new(),
             records: BTreeMap::new(),
             tally: Tally::default(),
             by_version: BTreeMap::new(),

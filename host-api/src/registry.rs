@@ -123,6 +123,9 @@ impl Registry {
             && *time <= now
         {
             if let Some((_, tenant, key)) = self.retries.pop_first() {
+                if let Some(ledger) = self.tenants.get_mut(&tenant) {
+                    ledger.due.remove(&key);
+                }
                 self.need(&tenant, &key);
             }
         }
@@ -171,10 +174,23 @@ impl Registry {
         *failures = failures.saturating_add(1);
         let longest = RETRY_FIRST.saturating_mul(1 << (*failures).min(10)).min(RETRY_MOST);
         let delay = RETRY_FIRST + longest.mul_f64(self.random.f64());
-        self.retry_at(tenant, key, now + delay);
+        self.schedule(tenant, key, now + delay);
     }
 
-    fn retry_at(&mut self, tenant: &Uid, key: &Key, time: Duration) {
+    /// Looks again at an object after about this long.
+    fn retry_after(&mut self, tenant: &Uid, key: &Key, now: Duration, delay: Duration) {
+        let delay = delay.mul_f64(0.8 + 0.4 * self.random.f64());
+        self.schedule(tenant, key, now + delay);
+    }
+
+    /// One time for each object: whoever fails often must not fill the calendar.
+    fn schedule(&mut self, tenant: &Uid, key: &Key, time: Duration) {
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        if let Some(older) = ledger.due.insert(key.clone(), time) {
+            self.retries.remove(&(older, tenant.clone(), key.clone()));
+        }
         self.retries.insert((time, tenant.clone(), key.clone()));
         self.effects.work = true;
     }

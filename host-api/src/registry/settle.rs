@@ -39,7 +39,7 @@ impl Registry {
                     ledger.failures.remove(key);
                 }
                 match reason {
-                    Reason::Adopting if !self.k3k_syncs(tenant) => self.retry_at(tenant, key, now + PODS_AGAIN),
+                    Reason::Adopting if !self.k3k_syncs(tenant) => self.retry_after(tenant, key, now, PODS_AGAIN),
                     Reason::WrongVirtualCluster => self.report_stranger(tenant),
                     Reason::Applied => self.note_adoption(tenant, key),
                     _ => {}
@@ -114,7 +114,7 @@ impl Registry {
         match reason {
             // The holder of the number is not known (yet), so no event will tell when it is freed.
             Reason::HostUnavailable | Reason::ClusterIPTaken | Reason::NodePortTaken => self.retry(tenant, key, now),
-            Reason::HostRefused => self.retry_at(tenant, key, now + SLOW),
+            Reason::HostRefused => self.retry_after(tenant, key, now, SLOW),
             _ => {}
         }
     }
@@ -122,7 +122,7 @@ impl Registry {
     /// Takes it that somebody on the host keeps undoing a twin.
     pub fn contested(&mut self, tenant: &Uid, key: &Key, now: Duration) {
         self.conclude(tenant, key, Reason::Contested, None);
-        self.retry_at(tenant, key, now + SLOW);
+        self.retry_after(tenant, key, now, SLOW);
     }
 
     /// Gives an object its answer. Its own content is forgotten with that.
