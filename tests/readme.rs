@@ -15,13 +15,19 @@ fn advice(reason: Reason) -> &'static str {
         Reason::HostUnavailable => "wait",
         Reason::NameTaken => "rename the Service",
         Reason::ClusterIPTaken => "wait, or make the Service again to draw another address",
-        Reason::ClusterIPOutOfRange => "platform team: give host and virtual cluster the same Service range",
+        Reason::ClusterIPOutOfRange => {
+            "platform team: give both clusters the same Service range; then make the Service again"
+        }
         Reason::NodePortTaken => "wait, or ask for another node port",
         Reason::NodePortOutOfRange => "ask for a node port of the host's range",
         Reason::IPFamilyUnavailable => "ask for a family that the host has",
         Reason::ReservedSelectorKey => "remove selector keys under `k3k.io/`",
         Reason::ExternalNameNotExposed => "nothing: there is nothing to expose",
-        Reason::WrongVirtualCluster | Reason::Contested | Reason::HostRefused => "ask the platform team",
+        Reason::WrongVirtualCluster => "platform team: read the warning Event on the Cluster before you annotate it",
+        Reason::Contested => "platform team: `managedFields` of the host's Service name who keeps changing it",
+        Reason::HostRefused => {
+            "platform team: look for quotas and admission webhooks; host-api's debug log has the error"
+        }
         Reason::Unknown => "upgrade the agent",
     }
 }

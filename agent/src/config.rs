@@ -19,7 +19,7 @@ const POD_NAME: &str = "POD_NAME";
 #[derive(Clone, Debug, Parser)]
 #[command(name = "k3k-expose-agent", version)]
 pub struct Raw {
-    /// URL of host-api: https, without a path of its own. Required
+    /// URL of host-api, as https://HOST:PORT without a path. Required
     #[arg(long, env = "K3K_EXPOSE_HOST_API_URL", value_name = "URL")]
     host_api_url: Option<String>,
     /// PEM file of the certificate authorities that may vouch for host-api. No other is trusted
@@ -46,10 +46,10 @@ pub struct Raw {
         default_value = "/var/run/k3k-expose/kubeconfig/kubeconfig.yaml"
     )]
     kubeconfig: String,
-    /// URL of the virtual cluster's API server: https. Takes the place of the kubeconfig's own
+    /// URL of the virtual cluster's API server, as https://HOST:PORT. Used instead of the one in the kubeconfig
     #[arg(long, env = "K3K_EXPOSE_VIRTUAL_SERVER", value_name = "URL", default_value = "https://127.0.0.1:6443")]
     virtual_server: String,
-    /// Address and port of probes and metrics: a port from 1 to 65535
+    /// IP address and port of probes and metrics: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = DEFAULT_ADMIN_ADDRESS)]
     admin_address: String,
     /// What is logged: error, warn, info, debug, trace or off, also by module, separated by commas

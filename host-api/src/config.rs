@@ -14,7 +14,7 @@ use k3k_expose_process::options::{self, Mistakes, OptionRow};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "k3k-expose-host-api", version)]
 pub struct Raw {
-    /// Address and port of sessions: a port from 1 to 65535
+    /// IP address and port on which agents connect: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_LISTEN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     listen_address: String,
     /// PEM file of the certificate that agents see, with its chain. Required
@@ -26,7 +26,7 @@ pub struct Raw {
     /// Kubeconfig of the host. Without one the pod's own ServiceAccount is used
     #[arg(long, env = "K3K_EXPOSE_KUBECONFIG", value_name = "PATH")]
     kubeconfig: Option<String>,
-    /// Address and port of probes and metrics: a port from 1 to 65535
+    /// IP address and port of probes and metrics: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9464")]
     admin_address: String,
     /// What is logged: error, warn, info, debug, trace or off, also by module, separated by commas

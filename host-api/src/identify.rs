@@ -18,7 +18,7 @@ use crate::notice::{Notice, NoticeKind};
 use crate::problem::Problem;
 use crate::tenant::{self, NotATenant, Tenant};
 
-/// Longest wait for one look-up.
+/// Longest wait for one lookup.
 const LOOK_UP: Duration = Duration::from_secs(10);
 
 /// Who is speaking.
@@ -74,7 +74,7 @@ where
     match timeout(LOOK_UP, objects.get_opt(name)).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(error)) => {
-            warn!(kind = %K::kind(&()), namespace, name, error = causes(&error), "a look-up failed");
+            warn!(kind = %K::kind(&()), namespace, name, error = causes(&error), "a lookup failed");
             Err(unable())
         }
         Err(_) => Err(unable()),

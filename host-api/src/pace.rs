@@ -41,6 +41,12 @@ impl Pace {
         self.limit
     }
 
+    /// How many of them one tenant may have, so that one whose calls hang leaves room for others.
+    #[must_use]
+    pub const fn share(&self) -> usize {
+        self.limit * 3 / 4
+    }
+
     /// Notes a finished write. `waiting` tells whether more work waited: only then does the rate say anything.
     pub fn finished(&mut self, now: Duration, waiting: bool) {
         let since = *self.since.get_or_insert(now);

@@ -35,9 +35,11 @@ impl Queue {
         }
     }
 
-    /// The next object, which is its taker's until [`Queue::done`].
-    pub fn take(&mut self) -> Option<(Uid, Key)> {
-        let tenant = self.turns.pop_front()?;
+    /// The next object, which is its taker's until [`Queue::done`]. No tenant has more than `most` taken at once.
+    pub fn take(&mut self, most: usize) -> Option<(Uid, Key)> {
+        let free = |tenant: &Uid| self.tenants.get(tenant).is_some_and(|line| line.busy.len() < most);
+        let turn = self.turns.iter().position(free)?;
+        let tenant = self.turns.remove(turn)?;
         let line = self.tenants.get_mut(&tenant)?;
         let key = line.order.pop_front()?;
         line.queued.remove(&key);
@@ -93,7 +95,7 @@ mod tests {
             queue.add(&uid("loud"), key(name));
         }
         queue.add(&uid("quiet"), key("z"));
-        let order: Vec<_> = std::iter::from_fn(|| queue.take()).map(|(tenant, _)| tenant.to_string()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.take(9)).map(|(tenant, _)| tenant.to_string()).collect();
         assert_eq!(order, ["loud", "quiet", "loud", "loud"]);
     }
 
@@ -102,12 +104,25 @@ mod tests {
         let mut queue = Queue::default();
         queue.add(&uid("t"), key("a"));
         queue.add(&uid("t"), key("a"));
-        assert!(queue.take().is_some() && queue.take().is_none());
+        assert!(queue.take(9).is_some() && queue.take(9).is_none());
         queue.add(&uid("t"), key("a"));
-        assert!(queue.take().is_none());
+        assert!(queue.take(9).is_none());
         queue.done(&uid("t"), &key("a"));
-        assert!(queue.take().is_some());
+        assert!(queue.take(9).is_some());
         queue.done(&uid("t"), &key("a"));
         assert!(queue.is_empty() && queue.turns.is_empty());
+    }
+
+    #[test]
+    fn a_tenant_whose_writes_hang_leaves_room_for_others() {
+        let mut queue = Queue::default();
+        for name in ["a", "b", "c"] {
+            queue.add(&uid("stuck"), key(name));
+        }
+        assert!(queue.take(2).is_some() && queue.take(2).is_some() && queue.take(2).is_none());
+        queue.add(&uid("other"), key("z"));
+        assert_eq!(queue.take(2), Some((uid("other"), key("z"))));
+        queue.done(&uid("stuck"), &key("a"));
+        assert_eq!(queue.take(2), Some((uid("stuck"), key("c"))));
     }
 }

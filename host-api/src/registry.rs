@@ -100,9 +100,9 @@ impl Registry {
         std::mem::take(&mut self.effects)
     }
 
-    /// The next object for the writer, its own until [`Registry::done`].
-    pub fn take(&mut self) -> Option<(Uid, Key)> {
-        self.queue.take()
+    /// The next object for the writer, its own until [`Registry::done`]. No tenant has more than `most` taken at once.
+    pub fn take(&mut self, most: usize) -> Option<(Uid, Key)> {
+        self.queue.take(most)
     }
 
     /// Gives an object back.

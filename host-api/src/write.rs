@@ -42,7 +42,7 @@ pub async fn run(hub: Arc<Hub>, client: Client, metrics: Arc<Metrics>, stop: Can
     loop {
         let due = hub.with(|registry, now| registry.tick(now));
         while !stop.is_cancelled() && under_way.len() < pace.limit() {
-            let Some((tenant, key)) = hub.with(|registry, _| registry.take()) else {
+            let Some((tenant, key)) = hub.with(|registry, _| registry.take(pace.share())) else {
                 break;
             };
             under_way.push(writer.settle(tenant, key));

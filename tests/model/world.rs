@@ -290,7 +290,7 @@ impl World {
 
     /// The writer works on its next object, as `host-api/src/write.rs` does.
     fn work(&mut self, mut fault: Option<u8>) -> bool {
-        let Some((tenant, key)) = self.registry.take() else {
+        let Some((tenant, key)) = self.registry.take(9) else {
             return false;
         };
         let now = self.now;

@@ -91,7 +91,7 @@ async fn tell(stage: &mut Stage, world: &mut World) -> anyhow::Result<()> {
 fn programs(stage: &mut Stage) -> anyhow::Result<()> {
     stage.begin(
         "The programs",
-        "Real kube-apiserver, etcd and controllers, and release builds of both products; compiled once, then cached.",
+        "Real kube-apiserver, etcd and controllers, and release builds of agent and host-api; compiled once, then cached.",
     );
     ControlPlaneBinaries::ensure()?;
     stage.tick("Kubernetes control plane, from its Go sources");
@@ -111,7 +111,7 @@ async fn clusters(stage: &mut Stage, world: &mut World) -> anyhow::Result<()> {
     stage.detail(&format!("host: {}", host.url()));
     stage.detail(&format!("virtual: {}", virtual_cluster.url()));
     let tenant = Tenant::create(&host.client().await?, NAMESPACE, CLUSTER, TenantOptions::default()).await?;
-    stage.tick("the tenant's Cluster and its server pod, as k3k makes them");
+    stage.tick("the tenant's Cluster and its server pod, made here the way k3k makes them");
     stage.detail(&format!("`{CLUSTER}` in host namespace `{NAMESPACE}`"));
     world.host = Some(host);
     world.virtual_cluster = Some(virtual_cluster);
@@ -249,7 +249,7 @@ async fn invite(stage: &mut Stage, world: &World) -> anyhow::Result<()> {
         host.kubeconfig_path(),
         &[
             &format!("kubectl -n {NAMESPACE} get services --watch"),
-            &format!("kubectl -n {NAMESPACE} delete service --all   # they come back"),
+            &format!("kubectl -n {NAMESPACE} delete service --all   # they come back; thrice a minute is a contest"),
         ],
     );
     stage.gap();

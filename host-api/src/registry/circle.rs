@@ -13,14 +13,17 @@ use crate::plan;
 use crate::services::{Blocker, HostName};
 use crate::twin::{HostService, Twin};
 
+/// Longest circle that is looked for.
+const LINKS: usize = 16;
+
 impl Registry {
     /// The patch by which a twin lets go of what it holds, if what it waits for waits for it.
     pub(super) fn out_of_circle(&self, tenant: &Uid, at: &HostName, twin: &Twin, blocker: &Blocker) -> Option<Value> {
         let mut passed = BTreeSet::new();
         let mut next = self.waiter(tenant, blocker)?;
         while next.0 != at {
-            // A circle further on is for its own twins to leave.
-            if !passed.insert(next.0) {
+            // A circle further on is for its own twins to leave, and a long one for a tenant that means it.
+            if !passed.insert(next.0) || passed.len() > LINKS {
                 return None;
             }
             next = self.waiter(tenant, next.1?)?;

@@ -14,7 +14,7 @@ use crate::services::{Blocker, Change, HostName};
 use crate::session::Session;
 use crate::twin::{HostService, Twin};
 
-/// A session may open this long after it was looked up who is speaking: three look-ups and the wait for its `hello`.
+/// A session may open this long after it was looked up who is speaking: three lookups and the wait for its `hello`.
 const GONE_KEPT: Duration = Duration::from_secs(60);
 
 impl Registry {
@@ -56,7 +56,7 @@ impl Registry {
         }
     }
 
-    /// A Cluster as the watch, or the look-up of a session, shows it. They overtake each other, so the newer one counts.
+    /// A Cluster as the watch, or the lookup of a session, shows it. They overtake each other, so the newer one counts.
     pub fn cluster_seen(&mut self, cluster: &Uid, state: ClusterState) {
         let known = self.clusters.get(cluster);
         if known.is_some_and(|known| known.revision > state.revision) {
@@ -81,6 +81,7 @@ impl Registry {
     /// A Cluster is gone, and its tenant with it. Its twins go by their owner reference.
     pub fn cluster_gone(&mut self, cluster: &Uid, now: Duration) {
         self.bury(cluster, now);
+        self.release(cluster);
         self.clusters.remove(cluster);
         self.tenants.remove(cluster);
         let of_cluster = |session: &Session| session.tenant == *cluster;
@@ -110,11 +111,29 @@ impl Registry {
     /// Asks for a look at every twin of a tenant that nobody wants.
     pub(super) fn collect(&mut self, tenant: &Uid) {
         let Some(ledger) = self.tenants.get(tenant) else { return };
+        let let_through = self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref());
+        if ledger.emptied && let_through != Some(&ledger.virtual_cluster) {
+            return;
+        }
         let twins = self.services.twins(ledger.tenant.namespace()).filter(|(_, twin)| twin.marks.tenant == *tenant);
         let unwanted = twins.filter(|(_, twin)| ledger.record(&twin.marks.key).is_none());
         let keys: Vec<Key> = unwanted.map(|(_, twin)| twin.marks.key.clone()).collect();
         for key in keys {
             self.need(tenant, &key);
+        }
+    }
+
+    /// Takes a tenant's objects out of what waits and what is due, before they are forgotten.
+    pub(super) fn release(&mut self, tenant: &Uid) {
+        let Some(ledger) = self.tenants.get_mut(tenant) else { return };
+        let due = std::mem::take(&mut ledger.due);
+        let blocked = ledger.records().filter_map(|(key, record)| Some((key.clone(), record.blocker.clone()?)));
+        let blocked: Vec<(Key, Blocker)> = blocked.collect();
+        for (key, time) in due {
+            self.retries.remove(&(time, tenant.clone(), key));
+        }
+        for (key, blocker) in blocked {
+            self.unblock(&blocker, tenant, &key);
         }
     }
 

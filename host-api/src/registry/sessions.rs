@@ -73,9 +73,10 @@ impl Registry {
             }
             self.effects.wake.insert(older);
         }
-        if ledger.virtual_cluster != hello.virtual_cluster || ledger.projection != hello.projection {
-            ledger.reset(hello.virtual_cluster.clone(), hello.projection);
-        }
+        self.begin_anew_unless_same(tenant.id(), hello);
+        let Some(ledger) = self.tenants.get_mut(tenant.id()) else {
+            return Err(NotOpened::ClusterGone);
+        };
         let hello_tally = Tally { count: hello.count, root: hello.root };
         let resumed = ledger.complete && ledger.tally() == hello_tally;
         self.last_session += 1;
@@ -112,6 +113,18 @@ impl Registry {
             warnings: Vec::new(),
         };
         Ok((id, welcome))
+    }
+
+    /// Forgets what another virtual cluster, or another projection of it, has said.
+    fn begin_anew_unless_same(&mut self, tenant: &Uid, hello: &Hello) {
+        let said = (&hello.virtual_cluster, hello.projection);
+        if self.tenants.get(tenant).is_some_and(|ledger| (&ledger.virtual_cluster, ledger.projection) == said) {
+            return;
+        }
+        self.release(tenant);
+        if let Some(ledger) = self.tenants.get_mut(tenant) {
+            ledger.reset(hello.virtual_cluster.clone(), hello.projection);
+        }
     }
 
     /// Closes a session. What the tenant wants stays.
@@ -277,6 +290,9 @@ impl Registry {
         }
         if let Some(ledger) = self.tenants.get_mut(tenant) {
             ledger.failures.remove(key);
+            if let Some(time) = ledger.due.remove(key) {
+                self.retries.remove(&(time, tenant.clone(), key.clone()));
+            }
         }
         self.need(tenant, key);
     }

@@ -74,7 +74,7 @@ fn synced(puts: Vec<Put>, state: ClusterState) -> (Registry, SessionId) {
 
 /// The writer's next call.
 fn task(registry: &mut Registry) -> Option<Task> {
-    let (tenant, key) = registry.take()?;
+    let (tenant, key) = registry.take(9)?;
     let task = registry.decide(&tenant, &key, Road::default(), NOW);
     registry.done(&tenant, &key);
     Some(task)
@@ -255,4 +255,31 @@ fn an_older_look_at_a_cluster_does_not_replace_a_newer_one() {
     assert!(registry.clusters[&uid("t")].k3k_syncs);
     registry.cluster_seen(&uid("t"), at(8, false));
     assert!(!registry.clusters[&uid("t")].k3k_syncs);
+}
+
+#[test]
+fn what_a_forgotten_virtual_cluster_waited_for_is_forgotten_too() {
+    let (mut registry, id) = synced(vec![], OFF);
+    registry.service_seen(foreign(30_080, 5), NOW);
+    registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
+    task(&mut registry);
+    assert_eq!(registry.waiting.len(), 1);
+    registry.close(id);
+    let other = Hello { virtual_cluster: uid("another"), ..hello(Tally::default()) };
+    registry.open(&tenant(), OFF, uid("pod"), &other, NOW).unwrap();
+    assert!(registry.waiting.is_empty() && registry.retries.is_empty());
+}
+
+#[test]
+fn an_object_that_fails_again_and_again_has_one_time_of_retry() {
+    let (mut registry, id) = synced(vec![], OFF);
+    for _ in 0..5 {
+        registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
+        let (tenant, key) = registry.take(9).unwrap();
+        registry.refused(&tenant, &key, crate::refusal::Refusal::Denied, NOW);
+        registry.done(&tenant, &key);
+    }
+    assert_eq!(registry.retries.len(), 1);
+    registry.line(id, FromAgent::Delete(Delete { key: key("web"), uid: uid("web") })).unwrap();
+    assert!(registry.retries.is_empty());
 }
