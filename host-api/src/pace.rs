@@ -10,9 +10,9 @@ use std::time::Duration;
 /// Fewest writes side by side: a stuck one must not hold up all others.
 const LEAST: usize = 4;
 /// Most writes side by side.
-const MOST: usize = 16;
+const MOST: usize = 20;
 /// Where it begins.
-const FIRST: usize = 8;
+const FIRST: usize = 10;
 /// How long a rate is measured before the next step.
 const WINDOW: Duration = Duration::from_millis(500);
 /// A rate below this part of the one before has clearly fallen.

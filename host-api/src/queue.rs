@@ -69,6 +69,12 @@ impl Queue {
         self.tenants.values().map(|line| line.order.len() + line.busy.len()).sum()
     }
 
+    /// Whether objects wait that nobody has taken.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
     /// Whether there is nothing to do and nobody at work.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -120,9 +126,11 @@ mod tests {
             queue.add(&uid("stuck"), key(name));
         }
         assert!(queue.take(2).is_some() && queue.take(2).is_some() && queue.take(2).is_none());
+        assert!(queue.has_waiting());
         queue.add(&uid("other"), key("z"));
         assert_eq!(queue.take(2), Some((uid("other"), key("z"))));
         queue.done(&uid("stuck"), &key("a"));
         assert_eq!(queue.take(2), Some((uid("stuck"), key("c"))));
+        assert!(!queue.has_waiting());
     }
 }

@@ -111,10 +111,10 @@ impl Registry {
         self.effects.work |= !self.queue.is_empty();
     }
 
-    /// Whether work waits for the writer.
+    /// Whether objects wait that the writer has not taken.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
-        !self.queue.is_empty()
+    pub fn has_waiting(&self) -> bool {
+        self.queue.has_waiting()
     }
 
     /// Takes up what is due, and tells when to come again.

@@ -56,7 +56,7 @@ pub async fn run(hub: Arc<Hub>, client: Client, metrics: Arc<Metrics>, stop: Can
                 if overloaded {
                     pace.overloaded();
                 } else {
-                    pace.finished(hub.now(), under_way.len() + 1 >= pace.limit());
+                    pace.finished(hub.now(), hub.with(|registry, _| registry.has_waiting()));
                 }
             }
             () = hub.work() => {}
