@@ -19,6 +19,15 @@ pub struct HostName {
     pub name: String,
 }
 
+impl HostName {
+    /// Where a Service is.
+    #[must_use]
+    pub fn of(service: &Service) -> Self {
+        let meta = &service.metadata;
+        Self { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
+    }
+}
+
 /// What a twin can be kept waiting for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Blocker {
@@ -139,10 +148,7 @@ impl HostServices {
     }
 
     fn parse(service: Service) -> (HostName, HostService) {
-        let at = HostName {
-            namespace: service.metadata.namespace.clone().unwrap_or_default(),
-            name: service.metadata.name.clone().unwrap_or_default(),
-        };
+        let at = HostName::of(&service);
         (at, twin::reduce(service))
     }
 

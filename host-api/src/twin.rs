@@ -143,13 +143,19 @@ impl HostService {
     #[must_use]
     pub fn held(&self) -> Held {
         match self {
-            Self::Twin(twin) => held(&twin.spec),
+            Self::Twin(twin) => twin.held(),
             Self::Foreign(foreign) => foreign.numbers.clone(),
         }
     }
 }
 
 impl Twin {
+    /// What it holds.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        held(&self.spec)
+    }
+
     /// Whether two states differ in what we are to keep. Status and revision are others' business.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
@@ -181,7 +187,7 @@ impl Twin {
     pub fn numbers(&self) -> Numbers {
         let ports = self.spec.ports.as_deref().unwrap_or_default();
         Numbers {
-            cluster_ips: held(&self.spec).cluster_ips,
+            cluster_ips: self.held().cluster_ips,
             node_ports: ports.iter().filter_map(status::node_port).collect(),
             health_check_node_port: self.spec.health_check_node_port.and_then(status::number),
         }

@@ -13,7 +13,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::utils::ResetTimerBackoff;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, ClusterState};
@@ -28,7 +28,7 @@ pub async fn services(hub: Arc<Hub>, client: Client, ready: Ready) {
         hub.with(|registry, now| match event {
             Event::Init => listed.clear(),
             Event::InitApply(service) => {
-                listed.insert(name_of(&service));
+                listed.insert(HostName::of(&service));
                 registry.service_seen(service, now);
             }
             Event::InitDone => {
@@ -37,7 +37,7 @@ pub async fn services(hub: Arc<Hub>, client: Client, ready: Ready) {
             }
             Event::Apply(service) => registry.service_seen(service, now),
             Event::Delete(service) => {
-                registry.service_gone(&name_of(&service), service.metadata.resource_version.as_deref(), now);
+                registry.service_gone(&HostName::of(&service), service.metadata.resource_version.as_deref(), now);
             }
         });
     };
@@ -128,9 +128,4 @@ async fn drive<K>(
             Err(error) => warn!(what, error = causes(&error), "watch failed, tried again"),
         }
     }
-}
-
-fn name_of(service: &Service) -> HostName {
-    let meta = service.meta();
-    HostName { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
 }

@@ -272,7 +272,7 @@ impl World {
         self.registry.cluster_seen(self.tenant.id(), ClusterState { revision: 1, k3k_syncs: false, mass_delete: None });
         // A new watch begins with a list, after which come only later events.
         self.api.events.clear();
-        let listed: BTreeSet<HostName> = self.api.list().iter().map(place_of).collect();
+        let listed: BTreeSet<HostName> = self.api.list().iter().map(HostName::of).collect();
         for service in self.api.list() {
             self.registry.service_seen(service, self.now);
         }
@@ -417,13 +417,6 @@ fn squatter(index: u8) -> HostName {
 
 fn node_port(index: u8) -> u16 {
     30_000 + u16::from(index)
-}
-
-fn place_of(service: &Service) -> HostName {
-    HostName {
-        namespace: service.metadata.namespace.clone().unwrap_or_default(),
-        name: service.metadata.name.clone().unwrap_or_default(),
-    }
 }
 
 fn uid(text: &str) -> Uid {

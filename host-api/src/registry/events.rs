@@ -20,7 +20,7 @@ const GONE_KEPT: Duration = Duration::from_secs(60);
 impl Registry {
     /// A Service of the host as the watch shows it.
     pub fn service_seen(&mut self, service: Service, now: Duration) {
-        let at = name_of(&service);
+        let at = HostName::of(&service);
         if let Some(change) = self.services.seen(service) {
             self.changed(&at, &change, now);
         }
@@ -28,7 +28,7 @@ impl Registry {
 
     /// A Service of the host as a read of this moment shows it.
     pub fn service_read(&mut self, service: Service, now: Duration) {
-        let at = name_of(&service);
+        let at = HostName::of(&service);
         if let Some(change) = self.services.read(service) {
             self.changed(&at, &change, now);
         }
@@ -36,7 +36,7 @@ impl Registry {
 
     /// A Service of the host as the answer to a write shows it.
     pub fn service_answered(&mut self, service: Service, now: Duration) {
-        let at = name_of(&service);
+        let at = HostName::of(&service);
         if let Some(change) = self.services.answered(service) {
             self.changed(&at, &change, now);
         }
@@ -221,12 +221,5 @@ impl Registry {
         if answer.load_balancer != twin.ingress || answer.conditions != twin.conditions {
             self.conclude(tenant, key, Reason::Applied, None);
         }
-    }
-}
-
-fn name_of(service: &Service) -> HostName {
-    HostName {
-        namespace: service.metadata.namespace.clone().unwrap_or_default(),
-        name: service.metadata.name.clone().unwrap_or_default(),
     }
 }

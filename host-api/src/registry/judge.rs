@@ -138,7 +138,7 @@ impl Registry {
 
     /// The first number of a wished spec that somebody else holds. What the twin has already is its own.
     fn taken(&self, at: &HostName, spec: &ServiceSpec, twin: Option<&Twin>) -> Option<(Reason, Blocker)> {
-        let own = twin.map(|twin| HostService::Twin(Box::new(twin.clone())).held()).unwrap_or_default();
+        let own = twin.map(Twin::held).unwrap_or_default();
         let ips = spec.cluster_ips.iter().flatten().filter(|ip| *ip != HEADLESS);
         let ips = ips.filter_map(|ip| ip.parse::<IpAddr>().ok()).filter(|ip| !own.cluster_ips.contains(ip));
         let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port).chain(spec.health_check_node_port);
