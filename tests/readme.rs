@@ -13,8 +13,10 @@ fn advice(reason: Reason) -> &'static str {
         Reason::Adopting => "platform team: turn k3k's own Service sync off; then wait until the host pods are labeled",
         Reason::TwinTerminating => "wait; if it lasts, platform team: look for a finalizer on the host's Service",
         Reason::HostUnavailable => "wait",
+        Reason::WaitingForNumber => "wait",
+        Reason::Renumbering => "wait; if it lasts, read the condition's message: this cluster refuses the change",
         Reason::NameTaken => "rename the Service",
-        Reason::ClusterIPTaken => "wait, or make the Service again to draw another address",
+        Reason::ClusterIPTaken => "wait, or make the Service again without asking for an address",
         Reason::ClusterIPOutOfRange => {
             "platform team: give both clusters the same Service range; then make the Service again"
         }
@@ -25,9 +27,13 @@ fn advice(reason: Reason) -> &'static str {
         Reason::ExternalNameNotExposed => "nothing: there is nothing to expose",
         Reason::WrongVirtualCluster => "platform team: read the warning Event on the Cluster before you annotate it",
         Reason::Contested => "platform team: `managedFields` of the host's Service name who keeps changing it",
-        Reason::HostRefused => {
-            "platform team: look for quotas and admission webhooks; host-api's debug log has the error"
+        Reason::NotSelected => "give the Service the labels that the platform team selects by",
+        Reason::QuotaExceeded => "delete what you can spare, or ask the platform team for a larger quota",
+        Reason::AdmissionDenied => {
+            "platform team: a webhook or admission policy of the host denies it; host-api's debug log has the error"
         }
+        Reason::HostRefused => "platform team: host-api's debug log has the error",
+        Reason::NotCarried => "read the condition's message: it names the field",
         Reason::Unknown => "upgrade the agent",
     }
 }

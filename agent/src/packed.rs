@@ -8,8 +8,8 @@ use k3k_expose_proto::{Hash, Key, Service, Uid};
 
 use crate::project::Projected;
 
-/// Room in a line for all of a `put` but its object: the longest key and UID, the hash and the field names.
-const ENVELOPE: usize = 512;
+/// Room in a line for all of a `put` but its object: the longest key and UID, the hash, unusable numbers and the field names.
+const ENVELOPE: usize = 1024;
 const TOO_LARGE: &str = "the object does not fit into one line";
 
 /// An object at rest.

@@ -219,6 +219,7 @@ mod tests {
             limits: Limits { in_flight: 4, annotations: annotations.iter().map(|key| (*key).to_owned()).collect() },
             resume: Resume::Snapshot,
             ends_in_s: 60,
+            k3k_syncs: false,
             warnings: Vec::new(),
         })
     }
@@ -234,7 +235,7 @@ mod tests {
     fn the_first_line_is_a_welcome_or_a_bye_and_there_is_one_welcome() {
         let mut outbox = listed();
         let mut session = Session::default();
-        let early = session.hear(&mut outbox, FromHost::Beat(HostBeat {}));
+        let early = session.hear(&mut outbox, FromHost::Beat(HostBeat { k3k_syncs: false }));
         assert!(matches!(early, Heard::Over(Over::Malformed(_))));
         assert!(matches!(session.hear(&mut outbox, welcome(&[])), Heard::Opened(_)));
         let second = session.hear(&mut outbox, welcome(&[]));

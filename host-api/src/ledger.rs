@@ -235,6 +235,7 @@ pub fn answer(key: &Key, record: &Record, version: u64, reason: Reason, message:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k3k_expose_proto::message::Unusable;
     use k3k_expose_proto::service::ServiceType;
 
     fn uid(text: &str) -> Uid {
@@ -249,7 +250,14 @@ mod tests {
         let mut service = Service::new(ServiceType::ClusterIP);
         service.traffic_distribution = Some(content.to_owned());
         let hash = Hash::of(&service);
-        Put { key: key(name), uid: uid(id), hash, seen: 0, object: Object::Service(Box::new(service)) }
+        Put {
+            key: key(name),
+            uid: uid(id),
+            hash,
+            seen: 0,
+            unusable: Unusable::default(),
+            object: Object::Service(Box::new(service)),
+        }
     }
 
     fn ledger() -> Ledger {

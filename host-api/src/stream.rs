@@ -162,7 +162,7 @@ async fn tell(hub: &Hub, id: SessionId, out: &Outbound) -> Option<Bye> {
                 () = waker.notified() => continue,
                 () = sleep_until(beat) => {
                     beat = Instant::now() + beat_after();
-                    append(&mut chunk, &FromHost::Beat(HostBeat {}));
+                    append(&mut chunk, &FromHost::Beat(HostBeat { k3k_syncs: true }));
                 }
             }
         }

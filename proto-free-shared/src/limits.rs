@@ -10,6 +10,8 @@ pub const LINE_DEPTH: usize = 16;
 pub const IN_FLIGHT: u32 = 256;
 /// Most keys in one `want` line: with the longest keys that is half a line.
 pub const WANT_KEYS: usize = 200;
+/// Most cluster IPs, and most node ports, that a `put` calls unusable.
+pub const UNUSABLE: usize = 8;
 /// Mean time between two beats of one side.
 pub const BEAT: Duration = Duration::from_secs(15);
 /// A side from which nothing came for this long is gone.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::key::Resource;
 use crate::service::Protocol;
-use crate::{Hash, Key, Outcome, Reason, Root, Service, Uid};
+use crate::{Hash, Key, Outcome, Reason, Root, Service, Uid, limits};
 
 /// What an agent says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ impl Message for FromAgent {
             {
                 Err("agent must be a version of at most 64 printable characters")
             }
+            Self::Put(put) if put.unusable.cluster_ips.len().max(put.unusable.node_ports.len()) > limits::UNUSABLE => {
+                Err("unusable names too many numbers")
+            }
             Self::Put(put) => match (put.key.resource(), &put.object) {
                 (Resource::Services, Object::Service(_)) => Ok(()),
             },
@@ -124,8 +127,31 @@ pub struct Put {
     /// Version of the last answer for this key that the agent had when it read the object; 0 for none.
     #[serde(default)]
     pub seen: u64,
+    /// Numbers of the host's that the virtual cluster cannot give the object, so that host-api takes others.
+    #[serde(default, skip_serializing_if = "Unusable::is_empty")]
+    pub unusable: Unusable,
     /// The object.
     pub object: Object,
+}
+
+/// Numbers that the virtual cluster cannot give an object: held there, or outside its ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unusable {
+    /// Cluster IPs, at most [`limits::UNUSABLE`].
+    #[serde(default, rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
+    pub cluster_ips: Vec<IpAddr>,
+    /// Node ports and health-check node ports, at most [`limits::UNUSABLE`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub node_ports: Vec<NonZeroU16>,
+}
+
+impl Unusable {
+    /// Whether nothing is unusable.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.cluster_ips.is_empty() && self.node_ports.is_empty()
+    }
 }
 
 /// A projected object. Its kind agrees with the resource of its key.
@@ -183,6 +209,9 @@ pub struct Welcome {
     pub resume: Resume,
     /// Seconds until host-api ends the session. The agent opens the next one before that.
     pub ends_in_s: u32,
+    /// As in [`HostBeat::k3k_syncs`].
+    #[serde(default = "unknown_sync")]
+    pub k3k_syncs: bool,
     /// What the operator should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -331,7 +360,17 @@ pub enum Want {
 
 /// Host-api lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostBeat {}
+#[serde(rename_all = "camelCase")]
+pub struct HostBeat {
+    /// Whether k3k's own Service sync is on, so that what k3k wrote in the virtual cluster is still k3k's.
+    #[serde(default = "unknown_sync")]
+    pub k3k_syncs: bool,
+}
+
+/// A host-api that says nothing of k3k's sync gives no leave to touch what is k3k's.
+const fn unknown_sync() -> bool {
+    true
+}
 
 /// The session ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

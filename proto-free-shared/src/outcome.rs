@@ -57,6 +57,10 @@ reasons! {
     Adopting => Pending,
     /// The old twin is on its way out; the new one follows when it is gone.
     TwinTerminating => Pending,
+    /// Another Service of the same virtual cluster still has the number on the host and is about to let go of it.
+    WaitingForNumber => Pending,
+    /// The agent is giving the virtual object the numbers that its twin has.
+    Renumbering => Pending,
     /// The host's API server did not take the write; host-api tries again.
     HostUnavailable => Pending,
     /// An object of somebody else has the twin's name.
@@ -79,8 +83,16 @@ reasons! {
     WrongVirtualCluster => Rejected,
     /// Somebody on the host keeps undoing the twin.
     Contested => Rejected,
+    /// The Cluster's `spec.sync.services.selector` leaves the object out.
+    NotSelected => Rejected,
+    /// A quota of the host namespace is used up.
+    QuotaExceeded => Rejected,
+    /// An admission webhook or policy of the host denies the object.
+    AdmissionDenied => Rejected,
     /// The host's API server refuses the object.
     HostRefused => Rejected,
+    /// The object has a value that the agent cannot carry.
+    NotCarried => Rejected,
 }
 
 #[cfg(test)]
@@ -98,6 +110,6 @@ mod tests {
 
     #[test]
     fn a_reason_of_a_newer_host_is_taken_as_unknown() {
-        assert_eq!(serde_json::from_str::<Reason>("\"QuotaExceeded\"").unwrap(), Reason::Unknown);
+        assert_eq!(serde_json::from_str::<Reason>("\"TooExpensive\"").unwrap(), Reason::Unknown);
     }
 }

@@ -13,7 +13,7 @@ use std::num::NonZeroU16;
 use k3k_expose_proto::line::{decode, encode};
 use k3k_expose_proto::message::{
     AgentBeat, Answer, Bye, ByeReason, Condition, Delete, End, FromAgent, FromHost, Hello, HostBeat, Ingress,
-    IngressPort, Limits, Message, NodePort, Numbers, Object, Put, Resume, Role, Seen, Want, Welcome,
+    IngressPort, Limits, Message, NodePort, Numbers, Object, Put, Resume, Role, Seen, Unusable, Want, Welcome,
 };
 use k3k_expose_proto::outcome::{Outcome, Reason};
 use k3k_expose_proto::service::{
@@ -99,6 +99,7 @@ fn welcome_of_an_active_and_of_a_standby_agent() {
         limits: Limits { in_flight: 256, annotations: vec!["example.com/owner".to_owned()] },
         resume: Resume::Snapshot,
         ends_in_s: 2700,
+        k3k_syncs: true,
         warnings: vec!["two pods of this virtual cluster write".to_owned()],
     };
     let standby = Welcome {
@@ -107,6 +108,7 @@ fn welcome_of_an_active_and_of_a_standby_agent() {
         limits: Limits { in_flight: 256, annotations: Vec::new() },
         resume: Resume::Nothing,
         ends_in_s: 1800,
+        k3k_syncs: false,
         warnings: Vec::new(),
         ..active.clone()
     };
@@ -149,7 +151,13 @@ fn want_some_and_want_all() {
 
 #[test]
 fn beat_of_a_host() {
-    is_golden(include_str!("golden/host-beat.ndjson"), &[FromHost::Beat(HostBeat {})]);
+    let beats = [true, false].map(|k3k_syncs| FromHost::Beat(HostBeat { k3k_syncs }));
+    is_golden(include_str!("golden/host-beat.ndjson"), &beats);
+}
+
+#[test]
+fn a_host_that_says_nothing_of_k3ks_sync_leaves_k3ks_things_alone() {
+    assert_eq!(decode(br#"{"beat":{}}"#), Ok(FromHost::Beat(HostBeat { k3k_syncs: true })));
 }
 
 #[test]
@@ -192,6 +200,10 @@ fn puts() -> [Put; 3] {
             uid: uid(EDGE_UID),
             hash: hex(FULL_HASH),
             seen: 412,
+            unusable: Unusable {
+                cluster_ips: vec![ip("10.43.7.8"), ip("fd00:43::7:8")],
+                node_ports: vec![number(31_052)],
+            },
             object: Object::Service(Box::new(service_of_every_field())),
         },
         Put {
@@ -199,6 +211,7 @@ fn puts() -> [Put; 3] {
             uid: uid("1"),
             hash: hex(MINIMAL_HASH),
             seen: 0,
+            unusable: Unusable::default(),
             object: Object::Service(Box::new(Service::new(ServiceType::ClusterIP))),
         },
         Put {
@@ -206,6 +219,7 @@ fn puts() -> [Put; 3] {
             uid: uid("2"),
             hash: hex(HEADLESS_HASH),
             seen: 7,
+            unusable: Unusable::default(),
             object: Object::Service(Box::new(headless)),
         },
     ]

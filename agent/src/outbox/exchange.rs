@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k3k_expose_proto::message::{AgentBeat, Answer, Delete, Hello, Object, Put, Resume, Role, Seen, Want, Welcome};
+use k3k_expose_proto::message::{
+    AgentBeat, Answer, Delete, Hello, Object, Put, Resume, Role, Seen, Unusable, Want, Welcome,
+};
 use k3k_expose_proto::{FromAgent, Key, Outcome, Tally, Uid, version};
 
 use super::{Behind, Counts, Entry, Offer, Outbox, Refusal, Verdict};
@@ -119,7 +121,14 @@ impl Outbox {
         let object = Object::Service(entry.object.unpack()?);
         let hash = entry.object.hash();
         ledger.said(&key, &entry.uid, hash, entry.is_answered());
-        Some(FromAgent::Put(Put { key, uid: entry.uid.clone(), hash, seen: entry.seen, object }))
+        Some(FromAgent::Put(Put {
+            key,
+            uid: entry.uid.clone(),
+            hash,
+            seen: entry.seen,
+            unusable: Unusable::default(),
+            object,
+        }))
     }
 
     /// A sign of life with what host-api should hold.

@@ -31,6 +31,7 @@ pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
         limits: Limits { in_flight, annotations: Vec::new() },
         resume,
         ends_in_s: 3600,
+        k3k_syncs: false,
         warnings: Vec::new(),
     }
 }

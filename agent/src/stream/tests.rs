@@ -47,6 +47,7 @@ fn welcome() -> FromHost {
         limits: Limits { in_flight: 10_000, annotations: Vec::new() },
         resume: Resume::Snapshot,
         ends_in_s: 3600,
+        k3k_syncs: false,
         warnings: Vec::new(),
     })
 }
@@ -102,7 +103,7 @@ async fn while_the_host_takes_nothing_its_lines_are_still_heard() {
     sleep(Duration::from_millis(1)).await;
     // Nobody takes a chunk, yet ten thousand lines are taken in without end or loss.
     for _ in 0..10_000 {
-        rig.to_agent.unbounded_send(line(&FromHost::Beat(HostBeat {}))).unwrap();
+        rig.to_agent.unbounded_send(line(&FromHost::Beat(HostBeat { k3k_syncs: false }))).unwrap();
     }
     sleep(Duration::from_secs(1)).await;
     assert!(!rig.run.is_finished());

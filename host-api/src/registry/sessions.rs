@@ -110,6 +110,7 @@ impl Registry {
             limits: Limits { in_flight: IN_FLIGHT, annotations: Vec::new() },
             resume: if resumed { Resume::Nothing } else { Resume::Snapshot },
             ends_in_s: 0,
+            k3k_syncs: true,
             warnings: Vec::new(),
         };
         Ok((id, welcome))

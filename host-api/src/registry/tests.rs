@@ -1,6 +1,6 @@
 //! Single situations of the registry. Random ones are in `tests/model`.
 
-use k3k_expose_proto::message::{Delete, End, FromAgent, FromHost, Hello, Object, Put, Resume, Want};
+use k3k_expose_proto::message::{Delete, End, FromAgent, FromHost, Hello, Object, Put, Resume, Unusable, Want};
 use k3k_expose_proto::service::{ClusterIps, Port, Protocol, Service, ServiceType, TargetPort};
 use k3k_expose_proto::{Hash, Tally};
 use serde_json::json;
@@ -43,7 +43,14 @@ fn virtual_service(node_port: u16) -> Service {
 fn put(name: &str, node_port: u16) -> Put {
     let service = virtual_service(node_port);
     let hash = Hash::of(&service);
-    Put { key: key(name), uid: uid(name), hash, seen: 0, object: Object::Service(Box::new(service)) }
+    Put {
+        key: key(name),
+        uid: uid(name),
+        hash,
+        seen: 0,
+        unusable: Unusable::default(),
+        object: Object::Service(Box::new(service)),
+    }
 }
 
 fn hello(tally: Tally) -> Hello {

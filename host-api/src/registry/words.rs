@@ -27,5 +27,12 @@ const TEXTS: &[(Reason, &str)] = &[
     (Reason::ExternalNameNotExposed, "a Service of type ExternalName has nothing to expose"),
     (Reason::WrongVirtualCluster, "the host holds this Service for another virtual cluster; ask the platform team"),
     (Reason::Contested, "something on the host keeps changing this Service; ask the platform team"),
+    (
+        Reason::WaitingForNumber,
+        "another Service of this cluster still has the number on the host and is about to let go",
+    ),
+    (Reason::NotSelected, "the platform team exposes only Services with certain labels, and this one lacks them"),
+    (Reason::QuotaExceeded, "a quota of the host is used up; delete what you can spare or ask the platform team"),
+    (Reason::AdmissionDenied, "a policy of the host denies this Service; ask the platform team"),
     (Reason::HostRefused, "the host refuses this Service; ask the platform team"),
 ];

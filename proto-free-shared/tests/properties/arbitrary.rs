@@ -12,7 +12,7 @@ use std::num::NonZeroU16;
 use k3k_expose_proto::key::{Key, Uid};
 use k3k_expose_proto::message::{
     AgentBeat, Answer, Bye, ByeReason, Condition, Delete, End, FromAgent, FromHost, Hello, HostBeat, Ingress,
-    IngressPort, Limits, NodePort, Numbers, Object, Put, Resume, Role, Seen, Want, Welcome,
+    IngressPort, Limits, NodePort, Numbers, Object, Put, Resume, Role, Seen, Unusable, Want, Welcome,
 };
 use k3k_expose_proto::outcome::{Outcome, Reason};
 use k3k_expose_proto::service::{
@@ -44,7 +44,7 @@ pub(crate) fn from_host() -> impl Strategy<Value = FromHost> {
         welcome().prop_map(FromHost::Welcome),
         answer().prop_map(|answer| FromHost::Answer(Box::new(answer))),
         prop_oneof![Just(Want::All), vec(key(), 0..4).prop_map(Want::Keys)].prop_map(FromHost::Want),
-        Just(FromHost::Beat(HostBeat {})),
+        any::<bool>().prop_map(|k3k_syncs| FromHost::Beat(HostBeat { k3k_syncs })),
         bye().prop_map(FromHost::Bye),
     ]
 }
@@ -94,13 +94,20 @@ fn hello() -> impl Strategy<Value = Hello> {
 }
 
 fn put() -> impl Strategy<Value = Put> {
-    (key(), uid(), hex(), any::<u64>(), service()).prop_map(|(key, uid, hash, seen, service)| Put {
+    let parts = (key(), uid(), hex(), any::<u64>(), unusable(), service());
+    parts.prop_map(|(key, uid, hash, seen, unusable, service)| Put {
         key,
         uid,
         hash,
         seen,
+        unusable,
         object: Object::Service(Box::new(service)),
     })
+}
+
+fn unusable() -> impl Strategy<Value = Unusable> {
+    let node_ports = vec(any::<NonZeroU16>(), 0..3);
+    (vec(any::<IpAddr>(), 0..3), node_ports).prop_map(|(cluster_ips, node_ports)| Unusable { cluster_ips, node_ports })
 }
 
 fn welcome() -> impl Strategy<Value = Welcome> {
@@ -113,10 +120,10 @@ fn welcome() -> impl Strategy<Value = Welcome> {
         select(&[Role::Active, Role::Standby][..]),
         limits,
         select(&[Resume::Nothing, Resume::Snapshot][..]),
-        any::<u32>(),
+        (any::<u32>(), any::<bool>()),
         vec(text(), 0..3),
     );
-    parts.prop_map(|(version, session, epoch, role, limits, resume, ends_in_s, warnings)| Welcome {
+    parts.prop_map(|(version, session, epoch, role, limits, resume, (ends_in_s, k3k_syncs), warnings)| Welcome {
         version,
         session,
         epoch,
@@ -124,6 +131,7 @@ fn welcome() -> impl Strategy<Value = Welcome> {
         limits,
         resume,
         ends_in_s,
+        k3k_syncs,
         warnings,
     })
 }

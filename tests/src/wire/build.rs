@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use anyhow::Context;
-use k3k_expose_proto::message::{Delete, End, Hello, Object, Put};
+use k3k_expose_proto::message::{Delete, End, Hello, Object, Put, Unusable};
 use k3k_expose_proto::service::{Port, Protocol, ServiceType, TargetPort};
 use k3k_expose_proto::{Hash, Key, Service, Tally, Uid, version};
 
@@ -46,6 +46,7 @@ pub fn put(namespace: &str, name: &str, uid: &str, service: Service) -> anyhow::
         uid: Uid::parse(uid)?,
         hash: Hash::of(&service),
         seen: 0,
+        unusable: Unusable::default(),
         object: Object::Service(Box::new(service)),
     })
 }
