@@ -23,6 +23,9 @@ pub mod registry;
 pub mod session;
 pub mod stream;
 
+pub mod admission;
+pub mod inject;
+
 pub mod guard;
 pub mod name;
 pub mod plan;

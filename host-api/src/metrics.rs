@@ -45,6 +45,7 @@ pub struct Metrics {
     refused: Family<Label, Counter>,
     calls: Family<Labels, Counter>,
     notices: Family<Label, Counter>,
+    reviews: Family<Label, Counter>,
 }
 
 impl Metrics {
@@ -62,6 +63,7 @@ impl Metrics {
             refused: Family::default(),
             calls: Family::default(),
             notices: Family::default(),
+            reviews: Family::default(),
             registry: Registry::default(),
         };
         registry.register("sessions", "Open sessions", metrics.sessions.clone());
@@ -72,6 +74,11 @@ impl Metrics {
         registry.register("sessions_refused", "Sessions refused by reason", metrics.refused.clone());
         registry.register("calls", "Calls to the host's API server by verb and result", metrics.calls.clone());
         registry.register("notices", "Warnings given to the platform team by reason", metrics.notices.clone());
+        registry.register(
+            "pod_reviews",
+            "Pods looked at on their creation by what became of them",
+            metrics.reviews.clone(),
+        );
         Self { registry, ..metrics }
     }
 
@@ -108,6 +115,11 @@ impl Metrics {
     /// Counts a warning to the platform team.
     pub fn noticed(&self, reason: &'static str) {
         self.notices.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Counts a pod that was looked at on its creation, by a word of a closed list.
+    pub fn reviewed(&self, result: &'static str) {
+        self.reviews.get_or_create(&[("result", result)]).inc();
     }
 
     /// The text, with the counts of this moment.

@@ -29,6 +29,12 @@ pub fn server(cluster: &str) -> String {
     cut(&["k3k", cluster, "server"])
 }
 
+/// Name of the Secret with a Cluster's kubeconfig.
+#[must_use]
+pub fn kubeconfig(cluster: &str) -> String {
+    cut(&["k3k", cluster, "kubeconfig"])
+}
+
 /// Joins the parts with dashes and cuts a name that is too long, as k3k does.
 fn cut(parts: &[&str]) -> String {
     let full = join(parts, "-");

@@ -34,6 +34,11 @@ pub enum NoticeKind {
     },
     /// The Cluster's mode has no tenant pods on the host.
     UnsupportedMode,
+    /// A server pod was created without the agent, since it would not have been admitted with it.
+    NotInjected {
+        /// What stands in the way.
+        why: String,
+    },
 }
 
 impl NoticeKind {
@@ -44,6 +49,7 @@ impl NoticeKind {
             Self::WrongVirtualCluster { .. } => "WrongVirtualCluster",
             Self::Emptied { .. } => "VirtualClusterEmptied",
             Self::UnsupportedMode => "UnsupportedMode",
+            Self::NotInjected { .. } => "AgentNotInjected",
         }
     }
 
@@ -61,6 +67,10 @@ impl NoticeKind {
             Self::Emptied { speaks, standing } => format!(
                 "the virtual cluster has no Services but {standing} stand on the host; none of them is deleted: {}",
                 through(speaks)
+            ),
+            Self::NotInjected { why } => format!(
+                "a server pod runs without the agent, so this Cluster's Services are not exposed: {why}; make room, then \
+                 delete the pod so that it is created anew"
             ),
             Self::UnsupportedMode => "exposure is not available in this mode: only a Cluster in shared mode runs its \
                                       pods on the host"

@@ -63,6 +63,7 @@ impl Open {
             uid: uid("u"),
             hash: Hash::of(&service),
             seen: 0,
+            unusable: k3k_expose_proto::message::Unusable::default(),
             object: Object::Service(Box::new(service)),
         };
         self.say(&line::encode(&FromAgent::Put(put)).unwrap());

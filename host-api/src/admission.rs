@@ -1,0 +1,167 @@
+//! The admission server: answers the API server's questions about pods. I/O.
+//!
+//! It never refuses anything: whatever goes wrong here, the pod is let through as it is, and the reason is told. The trap:
+//! the API server waits for the answer, so what is needed is at hand from watches, and looked up only when it is not.
+
+mod review;
+pub mod stores;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use k3k_expose_process::quote::{causes, quote};
+use k3k_expose_proto::Uid;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use crate::cluster::Cluster;
+use crate::hub::Hub;
+use crate::inject::{Left, Settings, Surroundings, inject};
+use crate::metrics::Metrics;
+use crate::notice::{Notice, NoticeKind};
+use crate::tenant::{self, NotATenant};
+use review::{Question, answer};
+use stores::Stores;
+
+/// Longest wait for what is not at hand: the API server gives us 3 s.
+const LOOK_UP: Duration = Duration::from_secs(1);
+
+/// What the admission server needs.
+#[derive(Clone)]
+pub struct Admission {
+    /// For notices.
+    pub hub: Arc<Hub>,
+    /// For what is not at hand.
+    pub client: Client,
+    /// What is at hand.
+    pub stores: Stores,
+    /// What a sidecar looks like; without it nothing is injected.
+    pub settings: Option<Settings>,
+    /// Counts what becomes of pods.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The admission server's paths.
+pub fn router(admission: Admission) -> Router {
+    Router::new().route("/v1/inject", post(injection)).with_state(admission)
+}
+
+async fn injection(State(admission): State<Admission>, body: Bytes) -> Response {
+    let question = match Question::parse(&body) {
+        Ok(question) => question,
+        Err(error) => {
+            debug!(error = quote(&error.to_string()), "a review could not be read");
+            return (StatusCode::BAD_REQUEST, "not an AdmissionReview of a pod").into_response();
+        }
+    };
+    let (cluster, result) = admission.judge(&question).await;
+    let (namespace, pod) = (question.namespace.as_str(), question.pod.metadata.name.as_deref().unwrap_or_default());
+    let (word, patch) = match result {
+        Ok(patch) => {
+            info!(namespace, pod, "agent was injected");
+            ("Injected", Some(patch))
+        }
+        Err(left) => {
+            debug!(namespace, pod, reason = left.word(), why = left.to_string(), "pod was left as it is");
+            if let Some(notice) = cluster.as_ref().and_then(|cluster| notice(cluster, &left)) {
+                admission.hub.report(notice);
+            }
+            (left.word(), None)
+        }
+    };
+    admission.metrics.reviewed(word);
+    ([(CONTENT_TYPE, "application/json")], answer(&question.uid, word, patch).to_string()).into_response()
+}
+
+impl Admission {
+    async fn judge(&self, question: &Question) -> (Option<Cluster>, Result<serde_json::Value, Left>) {
+        let Some(settings) = &self.settings else {
+            return (None, Err(Left::NotConfigured));
+        };
+        let namespace = question.namespace.as_str();
+        let pod = &question.pod;
+        let set = match tenant::stateful_set_of(pod) {
+            Ok(owner) => self.set(namespace, &owner.name, &owner.uid).await,
+            Err(refusal) => return (None, Err(refusal.into())),
+        };
+        let cluster = match tenant::cluster_of(pod, set.as_ref()) {
+            Ok(owner) => self.cluster(namespace, &owner.name, &owner.uid).await,
+            Err(refusal) => return (None, Err(refusal.into())),
+        };
+        let known_namespace = self.stores.namespace(namespace);
+        let (ranges, quotas) = (self.stores.ranges(namespace), self.stores.quotas(namespace));
+        let around = Surroundings {
+            set: set.as_ref(),
+            cluster: cluster.as_ref(),
+            namespace: known_namespace.as_ref(),
+            ranges: &ranges,
+            quotas: &quotas,
+        };
+        let result = inject(pod, &question.creator, around, settings).map(|addition| addition.patch(pod));
+        (cluster, result)
+    }
+
+    async fn set(&self, namespace: &str, name: &str, uid: &str) -> Option<StatefulSet> {
+        let known = self.stores.set(namespace, name).filter(|set| set.metadata.uid.as_deref() == Some(uid));
+        if known.is_some() {
+            return known;
+        }
+        look_up(Api::namespaced(self.client.clone(), namespace), name).await
+    }
+
+    async fn cluster(&self, namespace: &str, name: &str, uid: &str) -> Option<Cluster> {
+        let known = self.stores.cluster(namespace, name).filter(|it| it.metadata.uid.as_deref() == Some(uid));
+        if known.is_some() {
+            return known;
+        }
+        look_up(Api::namespaced(self.client.clone(), namespace), name).await
+    }
+}
+
+async fn look_up<K>(objects: Api<K>, name: &str) -> Option<K>
+where
+    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    match timeout(LOOK_UP, objects.get_opt(name)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            debug!(name, error = causes(&error), "a lookup failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// What the platform team should know of a server pod that got no agent.
+fn notice(cluster: &Cluster, left: &Left) -> Option<Notice> {
+    let kind = match left {
+        Left::NotATenant(NotATenant::UnsupportedMode(_)) => NoticeKind::UnsupportedMode,
+        Left::NoRoom(why) => NoticeKind::NotInjected { why: why.to_string() },
+        _ => return None,
+    };
+    Some(Notice {
+        cluster: Uid::parse(cluster.metadata.uid.as_deref()?).ok()?,
+        namespace: cluster.metadata.namespace.clone()?,
+        name: cluster.metadata.name.clone()?,
+        kind,
+    })
+}
+
+/// Whether a pod is a server pod that should have the agent and has none.
+#[must_use]
+pub fn lacks_agent(pod: &Pod, around: Surroundings<'_>) -> bool {
+    let is_server = tenant::tenant_of(pod, around.set, around.cluster).is_ok();
+    let opted_out = around.namespace.is_some_and(crate::inject::opts_out)
+        || around.cluster.is_some_and(|cluster| crate::inject::opts_out(&cluster.metadata));
+    is_server && !opted_out && !crate::inject::is_present(pod)
+}

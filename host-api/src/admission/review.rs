@@ -1,0 +1,86 @@
+//! An AdmissionReview (`admission.k8s.io/v1`) to the few things that matter of it, and back. Pure.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// What the API server asks about a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Question {
+    pub(super) uid: String,
+    pub(super) namespace: String,
+    pub(super) creator: String,
+    pub(super) pod: Pod,
+}
+
+#[derive(Deserialize)]
+struct Review {
+    request: Request,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    uid: String,
+    #[serde(default)]
+    namespace: String,
+    user_info: UserInfo,
+    object: Pod,
+}
+
+#[derive(Deserialize)]
+struct UserInfo {
+    #[serde(default)]
+    username: String,
+}
+
+impl Question {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// When it is no review of a pod.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+        let Request { uid, namespace, user_info, mut object } = serde_json::from_slice::<Review>(body)?.request;
+        // The request knows it; the object may leave it out.
+        object.metadata.namespace = Some(namespace.clone());
+        Ok(Self { uid, namespace, creator: user_info.username, pod: object })
+    }
+}
+
+/// Lets the pod through, changed by a JSON patch if there is one. The word turns up in the API server's audit log.
+pub(super) fn answer(uid: &str, word: &str, patch: Option<Value>) -> Value {
+    let mut response = json!({"uid": uid, "allowed": true, "auditAnnotations": {"result": word}});
+    if let Some(patch) = patch {
+        response["patchType"] = "JSONPatch".into();
+        response["patch"] = STANDARD.encode(patch.to_string()).into();
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_review_is_read_and_answered_under_its_uid() {
+        let body = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "r", "namespace": "ns", "userInfo": {"username": "someone"}, "operation": "CREATE",
+            "object": {"metadata": {"name": "p"}, "spec": {"containers": []}}}});
+        let question = Question::parse(body.to_string().as_bytes()).unwrap();
+        assert_eq!((question.uid.as_str(), question.creator.as_str()), ("r", "someone"));
+        assert_eq!(question.pod.metadata.namespace.as_deref(), Some("ns"));
+        let left = answer("r", "OptedOut", None);
+        assert_eq!((&left["response"]["allowed"], &left["response"]["patch"]), (&json!(true), &Value::Null));
+        let changed = answer("r", "Injected", Some(json!([])));
+        assert_eq!(changed["response"]["patch"], STANDARD.encode("[]"));
+    }
+
+    #[test]
+    fn what_is_no_review_of_a_pod_is_an_error() {
+        for body in ["", "{}", r#"{"request":{}}"#, r#"{"request":{"uid":"r","userInfo":{},"object":[]}}"#] {
+            assert!(Question::parse(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}
