@@ -27,6 +27,7 @@ use tracing::{debug, info};
 use crate::cluster::Cluster;
 use crate::hub::Hub;
 use crate::inject::{Left, Settings, Surroundings, inject};
+use crate::label;
 use crate::metrics::Metrics;
 use crate::notice::{Notice, NoticeKind};
 use crate::tenant::{self, NotATenant};
@@ -53,7 +54,7 @@ pub struct Admission {
 
 /// The admission server's paths.
 pub fn router(admission: Admission) -> Router {
-    Router::new().route("/v1/inject", post(injection)).with_state(admission)
+    Router::new().route("/v1/inject", post(injection)).route("/v1/label", post(labels)).with_state(admission)
 }
 
 async fn injection(State(admission): State<Admission>, body: Bytes) -> Response {
@@ -79,6 +80,17 @@ async fn injection(State(admission): State<Admission>, body: Bytes) -> Response 
             (left.word(), None)
         }
     };
+    admission.metrics.reviewed(word);
+    ([(CONTENT_TYPE, "application/json")], answer(&question.uid, word, patch).to_string()).into_response()
+}
+
+/// Forces the labels of a tenant's pod, on hosts that have no MutatingAdmissionPolicy.
+async fn labels(State(admission): State<Admission>, body: Bytes) -> Response {
+    let Ok(question) = Question::parse(&body) else {
+        return (StatusCode::BAD_REQUEST, "not an AdmissionReview of a pod").into_response();
+    };
+    let patch = label::patch(&question.pod.metadata);
+    let word = if patch.is_some() { "Labeled" } else { "LabelsRight" };
     admission.metrics.reviewed(word);
     ([(CONTENT_TYPE, "application/json")], answer(&question.uid, word, patch).to_string()).into_response()
 }

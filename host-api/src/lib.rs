@@ -25,6 +25,8 @@ pub mod stream;
 
 pub mod admission;
 pub mod inject;
+pub mod label;
+pub mod relabel;
 
 pub mod guard;
 pub mod name;

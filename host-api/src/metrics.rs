@@ -46,6 +46,7 @@ pub struct Metrics {
     calls: Family<Labels, Counter>,
     notices: Family<Label, Counter>,
     reviews: Family<Label, Counter>,
+    relabeled: Counter,
 }
 
 impl Metrics {
@@ -64,6 +65,7 @@ impl Metrics {
             calls: Family::default(),
             notices: Family::default(),
             reviews: Family::default(),
+            relabeled: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("sessions", "Open sessions", metrics.sessions.clone());
@@ -79,6 +81,7 @@ impl Metrics {
             "Pods looked at on their creation by what became of them",
             metrics.reviews.clone(),
         );
+        registry.register("pods_relabeled", "Pods whose labels were put right", metrics.relabeled.clone());
         Self { registry, ..metrics }
     }
 
@@ -120,6 +123,11 @@ impl Metrics {
     /// Counts a pod that was looked at on its creation, by a word of a closed list.
     pub fn reviewed(&self, result: &'static str) {
         self.reviews.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// Counts a pod whose labels were put right.
+    pub fn relabeled(&self) {
+        self.relabeled.inc();
     }
 
     /// The text, with the counts of this moment.

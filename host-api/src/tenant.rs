@@ -134,6 +134,12 @@ pub fn tenant_of(pod: &Pod, set: Option<&StatefulSet>, cluster: Option<&Cluster>
     Ok(Tenant { id, namespace, cluster: name })
 }
 
+/// The Cluster that controls an object directly, as it controls its tenants' pods.
+#[must_use]
+pub fn cluster_that_controls(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    controller(meta, cluster::GROUP, "Cluster")
+}
+
 /// The controlling owner, when it is of that kind.
 fn controller<'a>(meta: &'a ObjectMeta, group: &str, kind: &str) -> Option<&'a OwnerReference> {
     let owners = meta.owner_references.as_deref().unwrap_or_default();

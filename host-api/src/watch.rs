@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt};
 use k3k_expose_process::quote::causes;
 use k3k_expose_proto::Uid;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -103,29 +103,46 @@ pub async fn server_pods(hub: Arc<Hub>, client: Client, ready: Ready) {
     drive("server pods", watch(Api::all(client), config), &mut handle).await;
 }
 
-/// Feeds a watch into `handle`, through errors, with delays from 0.2 s doubling to 3 s.
+/// The metadata of all pods, through errors. Never ends.
+pub fn pods_metadata(client: Client) -> impl Stream<Item = Event<PartialObjectMeta<Pod>>> {
+    persistent("pods", watch(Api::all(client), watcher::Config::default()))
+}
+
+/// Feeds a watch into `handle`.
 async fn drive<K>(
     what: &'static str,
     stream: impl Stream<Item = watcher::Result<Event<K>>>,
     handle: &mut impl FnMut(Event<K>),
 ) {
+    let mut events = std::pin::pin!(persistent(what, stream));
+    while let Some(event) = events.next().await {
+        handle(event);
+    }
+}
+
+/// The events of a watch, through errors, with delays from 0.2 s doubling to 3 s.
+fn persistent<K>(
+    what: &'static str,
+    stream: impl Stream<Item = watcher::Result<Event<K>>>,
+) -> impl Stream<Item = Event<K>> {
     let delays = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(3))
         .with_jitter()
         .without_max_times();
     let delays = ResetTimerBackoff::new(ExponentialBackoff::from(delays), Duration::from_secs(120));
-    let mut stream = std::pin::pin!(stream.backoff(delays));
-    loop {
-        match stream.try_next().await {
-            Ok(Some(event)) => {
+    stream.backoff(delays).filter_map(move |event| {
+        std::future::ready(match event {
+            Ok(event) => {
                 if matches!(event, Event::InitDone) {
                     info!(what, "watch was listed");
                 }
-                handle(event);
+                Some(event)
             }
-            Ok(None) => return,
-            Err(error) => warn!(what, error = causes(&error), "watch failed, tried again"),
-        }
-    }
+            Err(error) => {
+                warn!(what, error = causes(&error), "watch failed, tried again");
+                None
+            }
+        })
+    })
 }

@@ -34,7 +34,7 @@ pub struct Settings {
 /// The container, as a native sidecar: an init container that is restarted always (KEP-753). A second plain container
 /// would break k3k, which execs into the pod without naming one.
 #[must_use]
-pub fn container(settings: &Settings, resources: &ResourceRequirements) -> Value {
+pub(super) fn container(settings: &Settings, resources: &ResourceRequirements) -> Value {
     let probe = |path: &str, period: u32, failures: u32| {
         json!({"httpGet": {"path": path, "port": ADMIN_PORT}, "periodSeconds": period, "timeoutSeconds": 5,
             "failureThreshold": failures})
@@ -69,7 +69,7 @@ pub fn container(settings: &Settings, resources: &ResourceRequirements) -> Value
 /// The volumes: the pod's token for host-api beside the authorities, and the kubeconfig, which k3k writes only after the
 /// server is up.
 #[must_use]
-pub fn volumes(cluster: &str) -> [Value; 2] {
+pub(super) fn volumes(cluster: &str) -> [Value; 2] {
     [
         json!({"name": IDENTITY, "projected": {"defaultMode": 0o444, "sources": [
             {"serviceAccountToken": {"audience": crate::authenticate::AUDIENCE, "expirationSeconds": 3600, "path": "token"}},
