@@ -3,4 +3,5 @@
 mod doomed;
 mod k3k;
 mod manifest;
+mod pair;
 mod plane;

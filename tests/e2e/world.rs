@@ -1,5 +1,7 @@
 //! A tenant at work: its virtual cluster, its agent, and clients for both sides.
 
+mod answer;
+
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,12 +11,15 @@ use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::plane::ControlPlane;
 use k3k_expose_tests::product::{Agent, AgentOptions, HostApi};
-use k3k_expose_tests::rig::Rig;
+use k3k_expose_tests::rig::{Pair, Rig};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+
+#[allow(unused_imports, reason = "the tests of write-back come from another branch")]
+pub use answer::{ingress, numbers};
 
 use crate::same::differences;
 
@@ -45,14 +50,16 @@ struct Base {
     agent: Arc<Agent>,
 }
 
+/// One cell for each name, so that what it holds is made once and by whom needs it first.
+type Cells = OnceLock<std::sync::Mutex<HashMap<String, Arc<OnceCell<Base>>>>>;
+
 impl World {
     /// The tenant that the tests of one theme share, each with namespaces of its own; started at the first call.
     ///
     /// All of them live in one host namespace, so every test is also one of neighbors; their Clusters' names differ.
     pub async fn shared(name: &str, cluster: &str) -> Result<Self> {
-        static BASES: OnceLock<std::sync::Mutex<HashMap<String, Arc<OnceCell<Base>>>>> = OnceLock::new();
-        let bases = BASES.get_or_init(std::sync::Mutex::default);
-        let cell = Arc::clone(bases.lock().expect("no test panics here").entry(name.to_owned()).or_default());
+        static BASES: Cells = OnceLock::new();
+        let cell = cell(&BASES, name);
         let rig = Rig::shared();
         let host = rig.host().await?;
         let client = host.client().await?;
@@ -64,11 +71,41 @@ impl World {
                 anyhow::Ok(Base { tenant, plane, agent })
             })
             .await?;
+        Self::of(base, client).await
+    }
+
+    /// The one tenant of a dual-stack pair, shared like [`World::shared`]: both sides have the same whole ranges.
+    ///
+    /// The pair itself, for its audit logs: `Rig::shared().pair(name)`.
+    pub async fn paired(name: &str) -> Result<Self> {
+        static BASES: Cells = OnceLock::new();
+        let cell = cell(&BASES, name);
+        let pair = Rig::shared().pair(name).await?;
+        let client = pair.host.client().await?;
+        let base = cell
+            .get_or_try_init(async || {
+                let plane = Arc::clone(&pair.virtual_cluster);
+                let tenant = tenant(&client, "host-paired", CLUSTER).await?;
+                let agent = Arc::new(agent(&tenant, &plane, &pair.host_api).await?);
+                anyhow::Ok(Base { tenant, plane, agent })
+            })
+            .await?;
+        Self::of(base, client).await
+    }
+
+    /// The one tenant of a pair that a test has for itself.
+    #[allow(dead_code, reason = "the tests with settings of their own come from another branch")]
+    pub async fn of_pair(pair: &Pair, name: &str) -> Result<Self> {
+        let plane = Arc::clone(&pair.virtual_cluster);
+        Self::on(&pair.host, &pair.host_api, plane, name, TenantOptions::default()).await
+    }
+
+    async fn of(base: &Base, host: Client) -> Result<Self> {
         Ok(Self {
-            tenant: base.tenant.with_client(&client),
+            tenant: base.tenant.with_client(&host),
             plane: Arc::clone(&base.plane),
             agent: Arc::clone(&base.agent),
-            host: client,
+            host,
             virtual_cluster: base.plane.client().await?,
         })
     }
@@ -103,10 +140,19 @@ impl World {
     }
 
     /// A cluster IP, from 2 to 255, that no API server draws by itself: the lower 1/16 of a range is for those who ask.
+    ///
+    /// Of the first family, which is always IPv4.
     pub fn spare_ip(&self, number: u8) -> String {
         let range = &self.plane.options().service_cidr;
         let network = range.rsplit_once('.').map_or(range.as_str(), |(network, _)| network);
         format!("{network}.{number}")
+    }
+
+    /// The same of the second family, on a pair.
+    pub fn spare_ip6(&self, number: u8) -> String {
+        let (_, range) = self.plane.options().service_cidr.split_once(',').expect("two ranges");
+        let (network, _) = range.split_once('/').expect("a range has a length");
+        format!("{network}{number:x}")
     }
 
     /// A node port, from 0 to 15, that no API server draws by itself.
@@ -165,6 +211,11 @@ impl World {
         })
         .await
     }
+}
+
+fn cell(cells: &'static Cells, name: &str) -> Arc<OnceCell<Base>> {
+    let cells = cells.get_or_init(std::sync::Mutex::default);
+    Arc::clone(cells.lock().expect("no test panics here").entry(name.to_owned()).or_default())
 }
 
 /// A tenant with k3k's own syncer off.

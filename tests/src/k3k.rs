@@ -40,7 +40,10 @@ pub async fn install(host: &Client) -> anyhow::Result<()> {
 }
 
 /// A namespace with the account that server pods run as, without waiting for the controller that makes it.
-async fn ensure_namespace(host: &Client, namespace: &str) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn ensure_namespace(host: &Client, namespace: &str) -> anyhow::Result<()> {
     let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
     unless_exists(Api::all(host.clone()).create(&PostParams::default(), &object).await)?;
     let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}}))?;

@@ -4,13 +4,18 @@
 //! resets a plane starts its own by `ControlPlane::start`, because its neighbors run at the same time.
 //!
 //! The trap: every API server draws numbers at random from its ranges, and one that two virtual clusters draw is taken on
-//! the host for the second. So each virtual cluster gets a slice of the host's ranges for itself.
+//! the host for the second. So each virtual cluster gets a slice of the host's ranges for itself. What is about numbers that
+//! the host chooses needs whole ranges, as k3k gives them, and so a host for itself: a [`Pair`].
+
+mod pair;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Mutex, OnceCell};
+
+pub use pair::{FAMILIES, Pair};
 
 use crate::k3k;
 use crate::plane::{ControlPlane, PlaneOptions};
@@ -25,6 +30,7 @@ pub struct Rig {
     host: OnceCell<ControlPlane>,
     host_api: OnceCell<HostApi>,
     virtual_clusters: Mutex<HashMap<String, Arc<OnceCell<Arc<ControlPlane>>>>>,
+    pairs: Mutex<HashMap<String, Arc<OnceCell<Arc<Pair>>>>>,
 }
 
 impl Rig {
@@ -40,13 +46,7 @@ impl Rig {
     /// # Errors
     /// When it does not boot; the next call tries again.
     pub async fn host(&self) -> anyhow::Result<&ControlPlane> {
-        self.host
-            .get_or_try_init(async || {
-                let host = ControlPlane::start(PlaneOptions::new("host")).await?;
-                k3k::install(&host.client().await?).await?;
-                Ok(host)
-            })
-            .await
+        self.host.get_or_try_init(async || host(PlaneOptions::new("host")).await).await
     }
 
     /// The host-api on that host, ready.
@@ -67,6 +67,27 @@ impl Rig {
         let boot = async || ControlPlane::start(sliced(virtual_options(name))?).await.map(Arc::new);
         cell.get_or_try_init(boot).await.cloned()
     }
+
+    /// The dual-stack pair of this name, booted at the first call with every controller that a virtual cluster may have;
+    /// each costs about 900 MB.
+    ///
+    /// # Errors
+    /// When it does not boot; the next call tries again.
+    pub async fn pair(&self, name: &str) -> anyhow::Result<Arc<Pair>> {
+        let cell = Arc::clone(self.pairs.lock().await.entry(name.to_owned()).or_default());
+        let boot = async || Pair::dual_stack(name, HostApiOptions::default()).await.map(Arc::new);
+        cell.get_or_try_init(boot).await.cloned()
+    }
+}
+
+/// A host with these options: a control plane with k3k's CRD and a Node.
+///
+/// # Errors
+/// When it does not boot.
+pub async fn host(options: PlaneOptions) -> anyhow::Result<ControlPlane> {
+    let host = ControlPlane::start(options).await?;
+    k3k::install(&host.client().await?).await?;
+    Ok(host)
 }
 
 /// The options with a slice of the host's numbers that no other virtual cluster of this process draws from.

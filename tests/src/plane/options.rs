@@ -7,7 +7,9 @@ pub struct PlaneOptions {
     pub name: String,
     /// Controllers that kube-controller-manager runs; with none it is not started.
     pub controllers: Vec<String>,
-    /// `--service-cluster-ip-range`; k3k gives a shared-mode cluster the range of its host.
+    /// `--service-cluster-ip-range`: one range, or one of each family with a comma between, the primary family first.
+    ///
+    /// k3k gives a shared-mode cluster the ranges of its host.
     pub service_cidr: String,
     /// `--service-node-port-range`; the API server's default if absent.
     pub node_port_range: Option<String>,
@@ -48,7 +50,14 @@ impl PlaneOptions {
         self
     }
 
-    /// With another range of cluster IPs.
+    /// With these controllers besides.
+    #[must_use]
+    pub fn with_more_controllers(mut self, names: &[&str]) -> Self {
+        self.controllers.extend(names.iter().map(|&name| name.to_owned()));
+        self
+    }
+
+    /// With other ranges of cluster IPs.
     #[must_use]
     pub fn with_service_cidr(mut self, cidr: &str) -> Self {
         cidr.clone_into(&mut self.service_cidr);
