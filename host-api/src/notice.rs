@@ -32,6 +32,8 @@ pub enum NoticeKind {
         /// Number of twins.
         standing: usize,
     },
+    /// k3k's own Service sync is on, so k3k writes what host-api should write.
+    TwoWriters,
     /// The Cluster's mode has no tenant pods on the host.
     UnsupportedMode,
     /// A server pod was created without the agent, since it would not have been admitted with it.
@@ -41,6 +43,10 @@ pub enum NoticeKind {
     },
 }
 
+/// What to do about two writers, for the Cluster's Event and for the agent's log.
+pub const TWO_WRITERS: &str = "k3k's own Service sync is on, so nothing is written for this virtual cluster until it is \
+                               off: set spec.sync.services.enabled to false on the Cluster";
+
 impl NoticeKind {
     /// The Event's reason.
     #[must_use]
@@ -48,6 +54,7 @@ impl NoticeKind {
         match self {
             Self::WrongVirtualCluster { .. } => "WrongVirtualCluster",
             Self::Emptied { .. } => "VirtualClusterEmptied",
+            Self::TwoWriters => "TwoWriters",
             Self::UnsupportedMode => "UnsupportedMode",
             Self::NotInjected { .. } => "AgentNotInjected",
         }
@@ -72,6 +79,7 @@ impl NoticeKind {
                 "a server pod runs without the agent, so this Cluster's Services are not exposed: {why}; make room, then \
                  delete the pod so that it is created anew"
             ),
+            Self::TwoWriters => TWO_WRITERS.to_owned(),
             Self::UnsupportedMode => "exposure is not available in this mode: only a Cluster in shared mode runs its \
                                       pods on the host"
                 .to_owned(),

@@ -1,9 +1,9 @@
 //! Puts the labels of tenants' pods right after the fact: for pods that were made or changed while nothing forced them. I/O.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use k3k_expose_process::quote::causes;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
@@ -11,6 +11,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -29,43 +30,58 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 
 type Meta = PartialObjectMeta<Pod>;
 
-/// A pod with wrong labels, as it was seen last.
+/// Pods with wrong labels, as they were seen last, by namespace and name: no more than there are pods.
+type AllWrong = BTreeMap<(String, String), Wrong>;
+
 struct Wrong {
     pod: Meta,
     failures: u32,
     due: Instant,
 }
 
-/// Pods with wrong labels, by namespace and name: no more than there are pods.
-type AllWrong = BTreeMap<(String, String), Wrong>;
-
 /// Watches the metadata of all pods and puts right what is wrong. Never ends.
 pub async fn run(client: Client, metrics: &Metrics, ready: Ready) {
-    let mut wrong = AllWrong::new();
-    let mut pods = std::pin::pin!(watch::pods_metadata(client.clone()));
-    loop {
-        let due = wrong.iter().min_by_key(|(_, wrong)| wrong.due).map(|(key, wrong)| (key.clone(), wrong.due));
-        let until = due.as_ref().map_or_else(|| Instant::now() + RETRY_MOST, |(_, due)| *due);
-        tokio::select! {
-            Some(event) = pods.next() => take_in(&mut wrong, event, &ready),
-            () = sleep_until(until), if due.is_some() => {
-                if let Some(mut one) = due.and_then(|(key, _)| wrong.remove(&key)) {
-                    match put_right(&client, &one.pod).await {
-                        Ok(()) => metrics.relabeled(),
-                        // It has moved on, or is gone: the watch tells.
-                        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-                        Err(error) => {
-                            let (namespace, pod) = key(&one.pod);
-                            warn!(namespace, pod, error = causes(&error), "labels of a pod stay wrong, tried again");
-                            one.failures = one.failures.saturating_add(1);
-                            let longest = RETRY_FIRST.saturating_mul(1 << one.failures.min(10)).min(RETRY_MOST);
-                            one.due = Instant::now() + longest.mul_f64(0.5 + fastrand::f64() / 2.0);
-                            wrong.insert((namespace, pod), one);
-                        }
-                    }
+    let (wrong, news) = (Mutex::new(AllWrong::new()), Notify::new());
+    let lock = || wrong.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut handle = |event| {
+        take_in(&mut lock(), event, &ready);
+        news.notify_one();
+    };
+    let repair = async {
+        loop {
+            let next = lock().iter().min_by_key(|(_, wrong)| wrong.due).map(|(key, wrong)| (key.clone(), wrong.due));
+            let until = next.as_ref().map_or_else(|| Instant::now() + RETRY_MOST, |(_, due)| *due);
+            tokio::select! {
+                () = news.notified() => continue,
+                () = sleep_until(until) => {}
+            }
+            let Some(one) = next.and_then(|(key, _)| lock().remove(&key)) else {
+                continue;
+            };
+            match put_right(&client, &one.pod).await {
+                Ok(()) => metrics.relabeled(),
+                // It has moved on, or is gone: the watch tells.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => {
+                    let (namespace, pod) = key(&one.pod);
+                    warn!(namespace, pod, error = causes(&error), "labels of a pod stay wrong, tried again");
+                    lock().entry((namespace, pod)).or_insert_with(|| one.later());
                 }
             }
         }
+    };
+    tokio::select! {
+        () = watch::pods(client.clone(), &mut handle) => {}
+        () = repair => {}
+    }
+}
+
+impl Wrong {
+    fn later(mut self) -> Self {
+        self.failures = self.failures.saturating_add(1);
+        let longest = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_MOST);
+        self.due = Instant::now() + longest.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self
     }
 }
 

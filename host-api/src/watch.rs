@@ -1,11 +1,13 @@
 //! Watches of the host: Services, Clusters and server pods, each into the registry. I/O.
 
+pub mod room;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
-use futures::{Stream, StreamExt};
+use futures::{Stream, TryStreamExt};
 use k3k_expose_process::quote::causes;
 use k3k_expose_proto::Uid;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -14,12 +16,16 @@ use kube::runtime::utils::ResetTimerBackoff;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, ClusterState};
 use crate::hub::Hub;
 use crate::ready::Ready;
 use crate::services::HostName;
+
+/// Time until the host is asked again for what it did not serve: it may have been upgraded.
+const UNSERVED: Duration = Duration::from_secs(300);
 
 /// Watches all Services. Never ends.
 pub async fn services(hub: Arc<Hub>, client: Client, ready: Ready) {
@@ -103,46 +109,47 @@ pub async fn server_pods(hub: Arc<Hub>, client: Client, ready: Ready) {
     drive("server pods", watch(Api::all(client), config), &mut handle).await;
 }
 
-/// The metadata of all pods, through errors. Never ends.
-pub fn pods_metadata(client: Client) -> impl Stream<Item = Event<PartialObjectMeta<Pod>>> {
-    persistent("pods", watch(Api::all(client), watcher::Config::default()))
+/// Watches the metadata of all pods. Never ends.
+pub async fn pods(client: Client, handle: &mut impl FnMut(Event<PartialObjectMeta<Pod>>)) {
+    drive("pods", watch(Api::all(client), watcher::Config::default()), handle).await;
 }
 
-/// Feeds a watch into `handle`.
+/// Feeds a watch into `handle`, through errors, with delays from 0.2 s doubling to 3 s; what the API server does not serve at
+/// all, with delays of [`UNSERVED`].
 async fn drive<K>(
     what: &'static str,
     stream: impl Stream<Item = watcher::Result<Event<K>>>,
     handle: &mut impl FnMut(Event<K>),
 ) {
-    let mut events = std::pin::pin!(persistent(what, stream));
-    while let Some(event) = events.next().await {
-        handle(event);
-    }
-}
-
-/// The events of a watch, through errors, with delays from 0.2 s doubling to 3 s.
-fn persistent<K>(
-    what: &'static str,
-    stream: impl Stream<Item = watcher::Result<Event<K>>>,
-) -> impl Stream<Item = Event<K>> {
     let delays = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(3))
         .with_jitter()
         .without_max_times();
     let delays = ResetTimerBackoff::new(ExponentialBackoff::from(delays), Duration::from_secs(120));
-    stream.backoff(delays).filter_map(move |event| {
-        std::future::ready(match event {
-            Ok(event) => {
+    let mut stream = std::pin::pin!(stream.backoff(delays));
+    let mut unserved = false;
+    loop {
+        match stream.try_next().await {
+            Ok(Some(event)) => {
                 if matches!(event, Event::InitDone) {
                     info!(what, "watch was listed");
                 }
-                Some(event)
+                handle(event);
             }
-            Err(error) => {
-                warn!(what, error = causes(&error), "watch failed, tried again");
-                None
+            Ok(None) => return,
+            Err(error) if is_unserved(&error) => {
+                if !std::mem::replace(&mut unserved, true) {
+                    info!(what, "the host does not serve this, so it is not watched");
+                }
+                sleep(UNSERVED).await;
             }
-        })
-    })
+            Err(error) => warn!(what, error = causes(&error), "watch failed, tried again"),
+        }
+    }
+}
+
+/// Whether the host is too old to know what is to be watched.
+fn is_unserved(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }

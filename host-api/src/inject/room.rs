@@ -32,7 +32,11 @@ pub enum NoRoom {
 ///
 /// # Errors
 /// [`NoRoom`] with what stands in the way.
-pub(super) fn room(spec: &PodSpec, ranges: &[LimitRange], quotas: &[ResourceQuota]) -> Result<ResourceRequirements, NoRoom> {
+pub(super) fn room(
+    spec: &PodSpec,
+    ranges: &[LimitRange],
+    quotas: &[ResourceQuota],
+) -> Result<ResourceRequirements, NoRoom> {
     let mut requests = Quantities::new();
     let mut limits = Quantities::new();
     for (resource, request, limit) in WISHES {
