@@ -17,9 +17,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use k3k_expose_process::quote::{causes, quote};
-use k3k_expose_proto::Uid;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use tokio::time::timeout;
 use tracing::{debug, info};
@@ -30,7 +28,7 @@ use crate::inject::{Left, Settings, Surroundings, inject};
 use crate::label;
 use crate::metrics::Metrics;
 use crate::notice::{Notice, NoticeKind};
-use crate::tenant::{self, NotATenant};
+use crate::tenant;
 use review::{Question, answer};
 use stores::Stores;
 
@@ -156,24 +154,8 @@ where
 
 /// What the platform team should know of a server pod that got no agent.
 fn notice(cluster: &Cluster, left: &Left) -> Option<Notice> {
-    let kind = match left {
-        Left::NotATenant(NotATenant::UnsupportedMode(_)) => NoticeKind::UnsupportedMode,
-        Left::NoRoom(why) => NoticeKind::NotInjected { why: why.to_string() },
-        _ => return None,
-    };
-    Some(Notice {
-        cluster: Uid::parse(cluster.metadata.uid.as_deref()?).ok()?,
-        namespace: cluster.metadata.namespace.clone()?,
-        name: cluster.metadata.name.clone()?,
-        kind,
-    })
-}
-
-/// Whether a pod is a server pod that should have the agent and has none.
-#[must_use]
-pub fn lacks_agent(pod: &Pod, around: Surroundings<'_>) -> bool {
-    let is_server = tenant::tenant_of(pod, around.set, around.cluster).is_ok();
-    let opted_out = around.namespace.is_some_and(crate::inject::opts_out)
-        || around.cluster.is_some_and(|cluster| crate::inject::opts_out(&cluster.metadata));
-    is_server && !opted_out && !crate::inject::is_present(pod)
+    match left {
+        Left::NoRoom(why) => Notice::about(cluster, NoticeKind::NotInjected { why: why.to_string() }),
+        _ => None,
+    }
 }

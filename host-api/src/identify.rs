@@ -54,7 +54,10 @@ pub async fn identify(client: &Client, caller: &Caller) -> Result<Identity, Refu
     let OwnerReference { name, .. } = tenant::cluster_of(pod, set.as_ref())?;
     let cluster: Option<Cluster> = get(client, namespace, name).await?;
     let tenant = tenant::tenant_of(pod, set.as_ref(), cluster.as_ref()).map_err(|refusal| {
-        let notice = cluster.as_ref().filter(|_| matches!(refusal, NotATenant::UnsupportedMode(_))).and_then(notice);
+        let notice = cluster
+            .as_ref()
+            .filter(|_| matches!(refusal, NotATenant::UnsupportedMode(_)))
+            .and_then(|cluster| Notice::about(cluster, NoticeKind::UnsupportedMode));
         Refused { notice, ..Refused::from(refusal) }
     })?;
     let pod = Uid::parse(&caller.pod_uid).map_err(|_| NotATenant::PodGone)?;
@@ -79,15 +82,6 @@ where
         }
         Err(_) => Err(unable()),
     }
-}
-
-fn notice(cluster: &Cluster) -> Option<Notice> {
-    Some(Notice {
-        cluster: Uid::parse(cluster.metadata.uid.as_deref()?).ok()?,
-        namespace: cluster.metadata.namespace.clone()?,
-        name: cluster.metadata.name.clone()?,
-        kind: NoticeKind::UnsupportedMode,
-    })
 }
 
 impl From<NotATenant> for Refused {

@@ -27,6 +27,7 @@ pub mod admission;
 pub mod inject;
 pub mod label;
 pub mod relabel;
+pub mod servers;
 
 pub mod guard;
 pub mod name;

@@ -48,6 +48,7 @@ pub struct Metrics {
     notices: Family<Label, Counter>,
     reviews: Family<Label, Counter>,
     relabeled: Counter,
+    uninjected: Gauge,
 }
 
 impl Metrics {
@@ -68,6 +69,7 @@ impl Metrics {
             notices: Family::default(),
             reviews: Family::default(),
             relabeled: Counter::default(),
+            uninjected: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("sessions", "Open sessions", metrics.sessions.clone());
@@ -89,6 +91,11 @@ impl Metrics {
             metrics.reviews.clone(),
         );
         registry.register("pods_relabeled", "Pods whose labels were put right", metrics.relabeled.clone());
+        registry.register(
+            "uninjected_server_pods",
+            "Server pods that run without the agent",
+            metrics.uninjected.clone(),
+        );
         Self { registry, ..metrics }
     }
 
@@ -135,6 +142,11 @@ impl Metrics {
     /// Counts a pod whose labels were put right.
     pub fn relabeled(&self) {
         self.relabeled.inc();
+    }
+
+    /// Takes in how many server pods run without the agent.
+    pub fn uninjected(&self, pods: usize) {
+        self.uninjected.set(i64::try_from(pods).unwrap_or(i64::MAX));
     }
 
     /// The text, with the counts of this moment.

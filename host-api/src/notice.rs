@@ -2,7 +2,10 @@
 
 use k3k_expose_proto::Uid;
 
-use crate::cluster::ALLOW_MASS_DELETE;
+use crate::cluster::{ALLOW_MASS_DELETE, Cluster};
+
+/// Most pods that a notice names.
+const SHOWN: usize = 5;
 
 /// Something that the platform team should know about a Cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +18,19 @@ pub struct Notice {
     pub name: String,
     /// What it is about.
     pub kind: NoticeKind,
+}
+
+impl Notice {
+    /// A notice about a Cluster as the API server shows it.
+    #[must_use]
+    pub fn about(cluster: &Cluster, kind: NoticeKind) -> Option<Self> {
+        Some(Self {
+            cluster: Uid::parse(cluster.metadata.uid.as_deref()?).ok()?,
+            namespace: cluster.metadata.namespace.clone()?,
+            name: cluster.metadata.name.clone()?,
+            kind,
+        })
+    }
 }
 
 /// What a notice is about.
@@ -41,6 +57,13 @@ pub enum NoticeKind {
         /// What stands in the way.
         why: String,
     },
+    /// Server pods run without the agent, highest ordinal first.
+    Uninjected {
+        /// Their namespace.
+        namespace: String,
+        /// Their names.
+        pods: Vec<String>,
+    },
 }
 
 /// What to do about two writers, for the Cluster's Event and for the agent's log.
@@ -57,6 +80,7 @@ impl NoticeKind {
             Self::TwoWriters => "TwoWriters",
             Self::UnsupportedMode => "UnsupportedMode",
             Self::NotInjected { .. } => "AgentNotInjected",
+            Self::Uninjected { .. } => "AgentMissing",
         }
     }
 
@@ -79,10 +103,25 @@ impl NoticeKind {
                 "a server pod runs without the agent, so this Cluster's Services are not exposed: {why}; make room, then \
                  delete the pod so that it is created anew"
             ),
+            Self::Uninjected { namespace, pods } => uninjected(namespace, pods),
             Self::TwoWriters => TWO_WRITERS.to_owned(),
             Self::UnsupportedMode => "exposure is not available in this mode: only a Cluster in shared mode runs its \
                                       pods on the host"
                 .to_owned(),
         }
     }
+}
+
+/// How to get the agent into pods that were created without it.
+fn uninjected(namespace: &str, pods: &[String]) -> String {
+    // An Event's note has room for 1,024 bytes.
+    let lines: Vec<String> =
+        pods.iter().take(SHOWN).map(|pod| format!("kubectl delete pod --namespace {namespace} {pod}")).collect();
+    let more = if pods.len() > SHOWN { "; and so on" } else { "" };
+    format!(
+        "{} server pods run without the agent. Delete them one at a time, and wait until each is ready, which takes more than \
+         a minute: {}{more}. Not by rollout restart: k3k takes the change of the template back, so each pod would start twice",
+        pods.len(),
+        lines.join("; ")
+    )
 }

@@ -23,6 +23,7 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
 use crate::router::{self, Server};
+use crate::servers::ServerPods;
 use crate::watch::{self, room};
 use crate::{report, write};
 
@@ -55,6 +56,7 @@ pub async fn run(config: Config) -> Result<()> {
     let hub = Arc::new(hub);
     let [services, clusters, pods] = ["services", "clusters", "server-pods"].map(Ready::new);
     let watches: Arc<[Ready]> = Arc::new([services.clone(), clusters.clone(), pods.clone()]);
+    let servers = ServerPods::default();
     let stop = CancellationToken::new();
     let sessions = TaskTracker::new();
 
@@ -77,7 +79,7 @@ pub async fn run(config: Config) -> Result<()> {
         tokio::join!(
             watch::services(Arc::clone(&hub), client.clone(), services.clone()),
             watch::clusters(Arc::clone(&hub), client.clone(), clusters),
-            watch::server_pods(Arc::clone(&hub), client.clone(), pods),
+            watch::server_pods(Arc::clone(&hub), &servers, client.clone(), pods),
             room::quotas(Arc::clone(&hub), client.clone()),
             room::ranges(Arc::clone(&hub), client.clone()),
             room::addresses(Arc::clone(&hub), client.clone()),

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::cluster::{Cluster, ClusterState};
 use crate::hub::Hub;
 use crate::ready::Ready;
+use crate::servers::ServerPods;
 use crate::services::HostName;
 
 /// Time until the host is asked again for what it did not serve: it may have been upgraded.
@@ -82,11 +83,12 @@ pub async fn clusters(hub: Arc<Hub>, client: Client, ready: Ready) {
     drive("clusters", watch(Api::all(client), watcher::Config::default()), &mut handle).await;
 }
 
-/// Watches the metadata of server pods, so that a session ends with its pod. Never ends.
-pub async fn server_pods(hub: Arc<Hub>, client: Client, ready: Ready) {
+/// Watches server pods, so that a session ends with its pod, and one without the agent is told of. Never ends.
+pub async fn server_pods(hub: Arc<Hub>, servers: &ServerPods, client: Client, ready: Ready) {
     let mut listed = BTreeSet::new();
-    let uid = |pod: &PartialObjectMeta<Pod>| pod.metadata.uid.as_deref().and_then(|uid| Uid::parse(uid).ok());
-    let mut handle = |event: Event<PartialObjectMeta<Pod>>| {
+    let uid = |pod: &Pod| pod.metadata.uid.as_deref().and_then(|uid| Uid::parse(uid).ok());
+    let mut handle = |event: Event<Pod>| {
+        servers.take_in(&event);
         hub.with(|registry, now| match event {
             Event::Init => listed.clear(),
             Event::InitApply(pod) => listed.extend(uid(&pod).filter(|_| pod.metadata.deletion_timestamp.is_none())),

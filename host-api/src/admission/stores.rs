@@ -82,6 +82,16 @@ impl Stores {
     }
 }
 
+impl Stores {
+    /// Waits until every watch has listed.
+    pub async fn ready(&self) {
+        // A writer that is dropped ends the process anyway.
+        let _ = self.sets.wait_until_ready().await;
+        let _ = self.clusters.wait_until_ready().await;
+        let _ = self.namespaces.wait_until_ready().await;
+    }
+}
+
 /// A StatefulSet without what no decision reads.
 pub fn reduce(set: &mut StatefulSet) {
     set.metadata.managed_fields = None;

@@ -163,6 +163,8 @@ fn name(name: &Option<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::needless_pass_by_value, reason = "cases read best when written in place")]
+
     use super::*;
     use serde_json::{Value, json};
 
