@@ -110,6 +110,8 @@ impl Agent {
 
     pub(crate) fn set_watch(&self, state: Result<(), String>) {
         lock(&self.health).watch = state;
+        // The session tells of it.
+        self.changes.send_replace(());
     }
 
     pub(crate) fn set_session(&self, state: Result<(), String>) {

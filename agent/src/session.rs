@@ -12,6 +12,7 @@ use crate::reconnect::Failure;
 #[derive(Debug, Default)]
 pub struct Session {
     generation: Option<u64>,
+    role: Option<Role>,
 }
 
 /// What a line of host-api leads to.
@@ -21,6 +22,8 @@ pub enum Heard {
     Nothing,
     /// The session is open.
     Opened(Opened),
+    /// This agent's objects count from now on.
+    Promoted,
     /// A new answer.
     Answered(Box<News>),
     /// Host-api lives, and says whether k3k's own Service sync is on.
@@ -103,6 +106,9 @@ impl Session {
             }),
             (None, FromHost::Welcome(welcome)) => self.open(outbox, welcome),
             (None, _) => Heard::Over(Over::Malformed("a line before the welcome".to_owned())),
+            (Some(generation), FromHost::Welcome(welcome)) if self.role == Some(Role::Standby) => {
+                self.promote(outbox, generation, &welcome)
+            }
             (Some(_), FromHost::Welcome(_)) => Heard::Over(Over::Malformed("a second welcome".to_owned())),
             (Some(generation), FromHost::Answer(answer)) => {
                 outbox.answer(generation, *answer).map_or(Heard::Nothing, |news| Heard::Answered(Box::new(news)))
@@ -143,6 +149,16 @@ impl Session {
         outbox.beat(self.generation?, ready)
     }
 
+    /// The agent that spoke for the tenant is gone, and this one takes its place within its session.
+    fn promote(&mut self, outbox: &mut Outbox, generation: u64, welcome: &Welcome) -> Heard {
+        if outbox.admit(&welcome.limits.annotations) {
+            return Heard::Over(Over::Reproject);
+        }
+        self.generation = outbox.promote(generation, welcome);
+        self.role = Some(welcome.role);
+        if self.generation.is_some() { Heard::Promoted } else { Heard::Over(Over::TakenOver) }
+    }
+
     fn open(&mut self, outbox: &mut Outbox, welcome: Welcome) -> Heard {
         if !version::SUPPORTED.contains(&welcome.version) {
             return Heard::Over(Over::Malformed("a welcome of an unknown version".to_owned()));
@@ -152,6 +168,7 @@ impl Session {
             return Heard::Over(Over::Reproject);
         }
         self.generation = Some(outbox.welcome(&welcome));
+        self.role = Some(welcome.role);
         Heard::Opened(Opened {
             session: welcome.session,
             role: welcome.role,
@@ -193,6 +210,7 @@ impl Over {
 const fn reason(reason: ByeReason) -> &'static str {
     match reason {
         ByeReason::Superseded => "superseded",
+        ByeReason::Role => "role",
         ByeReason::Draining => "draining",
         ByeReason::Slow => "slow",
         ByeReason::Expired => "expired",
@@ -207,6 +225,7 @@ fn failure(reason: ByeReason, retry_after_s: Option<u32>) -> Failure {
     match reason {
         // Another process with the same identity: whoever hurries keeps both from working.
         ByeReason::Superseded | ByeReason::Unsupported | ByeReason::Malformed => Failure::Busy(asked),
+        ByeReason::Role => Failure::Anew,
         _ if asked.is_some() => Failure::Busy(asked),
         _ => Failure::Lost,
     }

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use k3k_expose_proto::message::Role;
 use k3k_expose_proto::{FromAgent, FromHost, limits, line};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
@@ -30,6 +31,8 @@ struct Running<'a> {
     opened_at: Option<Instant>,
     beat_at: Instant,
     heard_at: Instant,
+    /// What was last said of the API server.
+    told_ready: bool,
     /// Since when something waits to be said that the connection does not take.
     stalled_at: Option<Instant>,
 }
@@ -53,6 +56,7 @@ where
         opened_at: None,
         beat_at: now + beat_period(),
         heard_at: now,
+        told_ready: true,
         stalled_at: None,
     };
     let over = running.converse(link, stop).await;
@@ -62,6 +66,9 @@ where
     };
     // Host-api's last line, or the end of the connection, may be heard before the turn in which a successor is noticed.
     let taken_over = !agent.read(|outbox| outbox.is_current(generation));
+    if !taken_over {
+        agent.write_back(|write_back, _| write_back.role(None));
+    }
     agent.change(|outbox| outbox.close(generation));
     (if taken_over { Over::TakenOver } else { over }, open_for)
 }
@@ -129,6 +136,10 @@ impl Running<'_> {
             match heard {
                 Heard::Nothing => {}
                 Heard::Opened(opened) => self.open(&opened),
+                Heard::Promoted => {
+                    self.agent.write_back(|write_back, _| write_back.role(Some(Role::Active)));
+                    tracing::info!("this agent speaks for the virtual cluster from now on");
+                }
                 Heard::Answered(news) => self.answer(*news),
                 Heard::Beat { k3k_syncs } => self.agent.write_back(|write_back, _| write_back.k3k_syncs(k3k_syncs)),
                 Heard::Over(Over::Bye { reason, message, failure }) => {
@@ -161,7 +172,10 @@ impl Running<'_> {
         self.opened_at = Some(now);
         self.renew_at.send_replace(Some(now + opened.ends_in.mul_f64(share)));
         self.agent.set_session(Ok(()));
-        self.agent.write_back(|write_back, _| write_back.k3k_syncs(opened.k3k_syncs));
+        self.agent.write_back(|write_back, _| {
+            write_back.k3k_syncs(opened.k3k_syncs);
+            write_back.role(Some(opened.role));
+        });
         let (session, role, ends_in) = (&opened.session, opened.role, opened.ends_in);
         tracing::info!(%session, ?role, ?ends_in, "session opened");
         for warning in &opened.warnings {
@@ -174,7 +188,8 @@ impl Running<'_> {
         let mut chunk = Vec::new();
         if self.beat_is_due() {
             self.beat_at = Instant::now() + beat_period();
-            let ready = self.agent.health().watch.is_ok();
+            let ready = self.is_ready();
+            self.told_ready = ready;
             append(&mut chunk, self.agent.read(|outbox| self.session.beat(outbox, ready)).as_ref());
         }
         self.agent.take(|outbox| {
@@ -191,7 +206,13 @@ impl Running<'_> {
     }
 
     fn beat_is_due(&self) -> bool {
-        self.session.generation().is_some() && self.beat_at <= Instant::now()
+        // Who speaks for the virtual cluster depends on its API server, so that is told at once.
+        let is_due = self.beat_at <= Instant::now() || self.told_ready != self.is_ready();
+        self.session.generation().is_some() && is_due
+    }
+
+    fn is_ready(&self) -> bool {
+        self.agent.health().watch.is_ok()
     }
 }
 

@@ -11,7 +11,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use k3k_expose_process::contest::Contest;
-use k3k_expose_proto::message::{Answer, Condition, Ingress, Numbers, Unusable};
+use k3k_expose_proto::message::{Answer, Condition, Ingress, Numbers, Role, Unusable};
 use k3k_expose_proto::{Hash, Key, Outcome, Reason, Uid, limits};
 
 pub(crate) use decide::{Status, Step};
@@ -56,6 +56,8 @@ pub(crate) struct WriteBack {
     k3k_syncs: bool,
     /// The first snapshot is acknowledged: until then puts have the right of way.
     may_reflect: bool,
+    /// What this agent is in the open session. Only the active one writes: another may know better.
+    role: Option<Role>,
 }
 
 /// One Service.
@@ -129,6 +131,7 @@ impl Default for WriteBack {
             busy: BTreeSet::new(),
             k3k_syncs: true,
             may_reflect: false,
+            role: None,
         }
     }
 }
@@ -210,6 +213,13 @@ impl WriteBack {
         }
     }
 
+    /// The role of this agent; `None` without a session.
+    pub(crate) fn role(&mut self, role: Option<Role>) {
+        if std::mem::replace(&mut self.role, role) != role {
+            self.dirty.extend(self.entries.keys().cloned());
+        }
+    }
+
     /// The first snapshot is acknowledged.
     pub(crate) fn may_reflect(&mut self) {
         if !std::mem::replace(&mut self.may_reflect, true) {
@@ -226,6 +236,9 @@ impl WriteBack {
             && *time <= now
         {
             self.dirty.extend(self.due.pop_first().map(|(_, key)| key));
+        }
+        if self.role == Some(Role::Standby) {
+            return None;
         }
         loop {
             let key = self.dirty.iter().find(|key| !self.busy.contains(*key))?.clone();
@@ -342,7 +355,8 @@ impl WriteBack {
         if entry.unusable_until <= now {
             entry.unusable = Unusable::default();
         }
-        let status = match decide::decide(entry, self.k3k_syncs, self.may_reflect, now) {
+        let may_reflect = self.may_reflect && self.role == Some(Role::Active);
+        let status = match decide::decide(entry, self.k3k_syncs, may_reflect, now) {
             Decision::Do(Step::Status(status)) => status,
             Decision::Do(step) => return Some(step),
             rest => {

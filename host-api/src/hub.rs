@@ -93,7 +93,7 @@ impl Hub {
 
     /// Closes a session.
     pub fn close(&self, session: SessionId) {
-        self.with(|registry, _| registry.close(session));
+        self.with(|registry, now| registry.close(session, now));
         self.state.lock().unwrap_or_else(PoisonError::into_inner).wakers.remove(&session);
     }
 }

@@ -16,7 +16,7 @@ use crate::authenticate::Caller;
 use crate::cluster::{Cluster, ClusterState};
 use crate::notice::{Notice, NoticeKind};
 use crate::problem::Problem;
-use crate::tenant::{self, NotATenant, Tenant};
+use crate::tenant::{self, NotATenant, ServerPod, Tenant};
 
 /// Longest wait for one lookup.
 const LOOK_UP: Duration = Duration::from_secs(10);
@@ -28,8 +28,8 @@ pub struct Identity {
     pub tenant: Tenant,
     /// What the tenant's Cluster says now.
     pub state: ClusterState,
-    /// UID of the pod.
-    pub pod: Uid,
+    /// The pod.
+    pub pod: ServerPod,
 }
 
 /// A refusal, and what the platform team should know of it.
@@ -60,7 +60,8 @@ pub async fn identify(client: &Client, caller: &Caller) -> Result<Identity, Refu
             .and_then(|cluster| Notice::about(cluster, NoticeKind::UnsupportedMode));
         Refused { notice, ..Refused::from(refusal) }
     })?;
-    let pod = Uid::parse(&caller.pod_uid).map_err(|_| NotATenant::PodGone)?;
+    let ordinal = set.as_ref().and_then(|set| tenant::ordinal(pod, set)).ok_or(NotATenant::PodGone)?;
+    let pod = ServerPod { uid: Uid::parse(&caller.pod_uid).map_err(|_| NotATenant::PodGone)?, ordinal };
     let state = cluster.as_ref().map(ClusterState::from).ok_or(NotATenant::PodGone)?;
     Ok(Identity { tenant, state, pod })
 }

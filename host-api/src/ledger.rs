@@ -35,6 +35,10 @@ pub struct Ledger {
     pub noticed: Vec<NoticeKind>,
     /// The session that counts.
     pub session: Option<SessionId>,
+    /// The newest session of each server pod.
+    pub members: BTreeMap<Uid, SessionId>,
+    /// UID of the pod whose agent speaks for the tenant, and since when.
+    pub elected: Option<(Uid, Duration)>,
     /// When sessions were taken over lately.
     pub takeovers: VecDeque<Duration>,
     /// When it was last seen whether all host pods of the tenant carry our labels, and the answer.
@@ -139,6 +143,8 @@ impl Ledger {
             adopted: false,
             noticed: Vec::new(),
             session: None,
+            members: BTreeMap::new(),
+            elected: None,
             takeovers: VecDeque::new(),
             pods_labeled: None,
             failures: BTreeMap::new(),
@@ -152,8 +158,14 @@ impl Ledger {
     /// Forgets everything that another virtual cluster, or another projection of it, has said.
     pub fn reset(&mut self, virtual_cluster: Uid, projection: u32) {
         let takeovers = std::mem::take(&mut self.takeovers);
-        let session = self.session;
-        *self = Self { session, takeovers, ..Self::new(self.tenant.clone(), virtual_cluster, projection) };
+        let (session, members, elected) = (self.session, std::mem::take(&mut self.members), self.elected.take());
+        *self = Self {
+            session,
+            members,
+            elected,
+            takeovers,
+            ..Self::new(self.tenant.clone(), virtual_cluster, projection)
+        };
     }
 
     /// Count and root of everything wanted.

@@ -114,6 +114,7 @@ impl Metrics {
         let reason = match reason {
             None => "closed",
             Some(ByeReason::Superseded) => "superseded",
+            Some(ByeReason::Role) => "role",
             Some(ByeReason::Draining) => "draining",
             Some(ByeReason::Slow) => "slow",
             Some(ByeReason::Expired) => "expired",

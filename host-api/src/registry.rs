@@ -5,6 +5,7 @@
 //! and from the agents after a restart.
 
 mod circle;
+mod election;
 mod events;
 mod judge;
 mod refused;

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use k3k_expose_proto::message::{Bye, ByeReason};
 use k3k_expose_proto::{Key, Tally, Uid};
 
+use crate::tenant::ServerPod;
+
 /// Names a session within the process.
 pub type SessionId = u64;
 
@@ -16,8 +18,14 @@ pub type SessionId = u64;
 pub struct Session {
     /// The tenant that it speaks for.
     pub tenant: Uid,
-    /// UID of the pod that holds it.
-    pub pod: Uid,
+    /// The pod that holds it.
+    pub pod: ServerPod,
+    /// UID of the virtual cluster that its hello named.
+    pub virtual_cluster: Uid,
+    /// Version of its agent's projection.
+    pub projection: u32,
+    /// Whether that pod's API server is ready, by what its agent says.
+    pub ready: bool,
     /// What is being said: the whole set, or changes to it.
     pub phase: Phase,
     /// Version of the newest answer that has been told.
@@ -28,6 +36,8 @@ pub struct Session {
     pub wants_all: bool,
     /// What was told last of k3k's own sync.
     pub told_k3k_syncs: bool,
+    /// Its agent is to be told that it speaks from now on.
+    pub promoted: bool,
     /// It is over, for this reason.
     pub bye: Option<Bye>,
 }

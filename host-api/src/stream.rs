@@ -129,7 +129,7 @@ where
     loop {
         match inbound.next().await {
             Ok(message) => {
-                if let Err(bye) = hub.with(|registry, _| registry.line(id, message)) {
+                if let Err(bye) = hub.with(|registry, now| registry.line(id, message, now)) {
                     return Some(bye);
                 }
             }

@@ -13,6 +13,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use crate::cluster::{self, Cluster, Mode};
 use crate::name;
 
+/// A server pod that speaks for a tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerPod {
+    /// Its UID.
+    pub uid: Uid,
+    /// Its number within its StatefulSet.
+    pub ordinal: u32,
+}
+
 /// One virtual cluster, as proven by the pod that speaks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -89,16 +98,21 @@ pub fn cluster_of<'a>(pod: &Pod, set: Option<&'a StatefulSet>) -> Result<&'a Own
         .filter(|set| set.metadata.uid.as_deref() == Some(claimed.uid.as_str()))
         .ok_or(NotATenant::NotAServerPod("its StatefulSet does not exist"))?;
     let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let ordinal = pod.metadata.name.as_deref().and_then(|name| {
-        let digits = name.strip_prefix(set.metadata.name.as_deref()?)?.strip_prefix('-')?;
-        let ordinal: i32 = digits.parse().ok()?;
-        (ordinal.to_string() == digits).then_some(ordinal)
-    });
-    if !ordinal.is_some_and(|ordinal| (0..replicas).contains(&ordinal)) {
+    let replicas = u32::try_from(replicas).unwrap_or_default();
+    if ordinal(pod, set).is_none_or(|ordinal| ordinal >= replicas) {
         return Err(NotATenant::NotAServerPod("its name is no ordinal of its StatefulSet"));
     }
     controller(&set.metadata, cluster::GROUP, "Cluster")
         .ok_or(NotATenant::NotAServerPod("no Cluster controls its StatefulSet"))
+}
+
+/// The number of a pod within a StatefulSet, if its name has one.
+#[must_use]
+pub fn ordinal(pod: &Pod, set: &StatefulSet) -> Option<u32> {
+    let name = pod.metadata.name.as_deref()?;
+    let digits = name.strip_prefix(set.metadata.name.as_deref()?)?.strip_prefix('-')?;
+    let ordinal: u32 = digits.parse().ok()?;
+    (ordinal.to_string() == digits).then_some(ordinal)
 }
 
 /// The tenant, once every link has been looked up.

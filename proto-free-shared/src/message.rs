@@ -392,6 +392,8 @@ pub struct Bye {
 pub enum ByeReason {
     /// A newer session took over.
     Superseded,
+    /// Another server pod's agent speaks for the tenant from now on, or this one does: come back at once to learn which.
+    Role,
     /// Host-api is stopping.
     Draining,
     /// The agent took no line for [`crate::limits::DRAIN`].

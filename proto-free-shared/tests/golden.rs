@@ -165,6 +165,7 @@ fn bye_for_every_reason() {
     let drained = Bye { reason: ByeReason::Draining, message: "host-api restarts".to_owned(), retry_after_s: Some(3) };
     let rest = [
         ByeReason::Superseded,
+        ByeReason::Role,
         ByeReason::Slow,
         ByeReason::Expired,
         ByeReason::Unsupported,

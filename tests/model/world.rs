@@ -13,7 +13,7 @@ use k3k_expose_host_api::refusal::Refusal;
 use k3k_expose_host_api::registry::{Registry, Task};
 use k3k_expose_host_api::services::HostName;
 use k3k_expose_host_api::session::SessionId;
-use k3k_expose_host_api::tenant::{self, Tenant};
+use k3k_expose_host_api::tenant::{self, ServerPod, Tenant};
 use k3k_expose_host_api::{name, twin};
 use k3k_expose_proto::line::{decode, encode};
 use k3k_expose_proto::message::Answer;
@@ -213,9 +213,12 @@ impl World {
         self.now += Duration::from_secs(21);
         let Some(hello) = self.outbox.hello() else { return };
         let state = off();
-        let (id, welcome) = self.registry.open(&self.tenant, state, uid("pod"), &hello, self.now).expect("no crowd");
+        let (id, welcome) = self
+            .registry
+            .open(&self.tenant, state, ServerPod { uid: uid("pod"), ordinal: 0 }, &hello, self.now)
+            .expect("no crowd");
         if let Some((_, older)) = self.session.take() {
-            self.registry.close(older);
+            self.registry.close(older, self.now);
         }
         let mut session = Session::default();
         let heard = session.hear(&mut self.outbox, FromHost::Welcome(welcome));
@@ -239,7 +242,7 @@ impl World {
         let Some(line) = line else { return false };
         let line: FromAgent = decode(encode(&line).unwrap().trim_ascii_end()).unwrap();
         let id = *id;
-        if let Err(bye) = self.registry.line(id, line) {
+        if let Err(bye) = self.registry.line(id, line, self.now) {
             panic!("an honest agent is sent away: {bye:?}");
         }
         true
@@ -280,7 +283,7 @@ impl World {
 
     fn cut(&mut self) {
         if let Some((session, id)) = self.session.take() {
-            self.registry.close(id);
+            self.registry.close(id, self.now);
             if let Some(generation) = session.generation() {
                 self.outbox.close(generation);
             }

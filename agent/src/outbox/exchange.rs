@@ -79,6 +79,19 @@ impl Outbox {
         self.generation
     }
 
+    /// Begins anew within an open session, from a snapshot. `None` when the session was taken over.
+    pub fn promote(&mut self, generation: u64, welcome: &Welcome) -> Option<u64> {
+        let broken = self.current(generation)?.broken;
+        // The offer of a renewal that is under way stays as it is.
+        let renewal = self.offer.take();
+        let generation = self.welcome(&Welcome { resume: Resume::Snapshot, ..welcome.clone() });
+        self.offer = renewal;
+        if let Some(ledger) = &mut self.session {
+            ledger.broken = broken;
+        }
+        Some(generation)
+    }
+
     /// Whether the session is the present one.
     #[must_use]
     pub fn is_current(&self, generation: u64) -> bool {

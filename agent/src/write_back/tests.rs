@@ -60,6 +60,7 @@ impl Desk {
     fn with(more: &Value) -> Self {
         let mut write_back = WriteBack::default();
         write_back.may_reflect();
+        write_back.role(Some(Role::Active));
         write_back.k3k_syncs(false);
         let mut desk = Self { write_back, hash: Hash::of(&()), revision: 0, version: 0 };
         desk.sees(more);
@@ -149,6 +150,18 @@ fn nothing_is_reflected_before_the_first_snapshot_is_acknowledged() {
     desk.hears(Reason::Applied, same(), T0);
     assert_eq!(desk.next(T0), None);
     desk.write_back.may_reflect();
+    assert!(desk.next(T0).is_some());
+}
+
+#[test]
+fn only_the_agent_that_speaks_for_the_tenant_writes() {
+    let mut desk = Desk::with(&json!({}));
+    desk.hears(Reason::Applied, same(), T0);
+    desk.write_back.role(Some(Role::Standby));
+    assert_eq!(desk.next(T0), None);
+    desk.write_back.role(None);
+    assert_eq!(desk.next(T0), None, "another may speak by now");
+    desk.write_back.role(Some(Role::Active));
     assert!(desk.next(T0).is_some());
 }
 

@@ -100,13 +100,13 @@ impl Registry {
     /// A pod is gone or done.
     pub fn pod_gone(&mut self, pod: &Uid, now: Duration) {
         self.bury(pod, now);
-        self.end_sessions(ByeReason::Expired, "the pod is gone", |session| session.pod == *pod);
+        self.end_sessions(ByeReason::Expired, "the pod is gone", |session| session.pod.uid == *pod);
     }
 
     /// UIDs of the pods that hold sessions.
     #[must_use]
     pub fn session_pods(&self) -> BTreeSet<Uid> {
-        self.sessions.values().map(|session| session.pod.clone()).collect()
+        self.sessions.values().map(|session| session.pod.uid.clone()).collect()
     }
 
     /// Asks for a look at every twin of a tenant that nobody wants.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use k3k_expose_proto::limits::{IN_FLIGHT, WANT_KEYS};
 use k3k_expose_proto::message::{
-    AgentBeat, Bye, ByeReason, Delete, End, FromAgent, FromHost, Hello, HostBeat, Limits, Put, Resume, Role, Want,
-    Welcome,
+    AgentBeat, Bye, ByeReason, Delete, End, FromAgent, FromHost, Hello, HostBeat, Limits, Put, Resume, Want, Welcome,
 };
 use k3k_expose_proto::{Key, Reason, Tally, Uid};
 
@@ -16,7 +15,7 @@ use crate::guard;
 use crate::ledger::{Ledger, Record, Said};
 use crate::notice::{NoticeKind, TWO_WRITERS};
 use crate::session::{Phase, Session, SessionId, bye};
-use crate::tenant::Tenant;
+use crate::tenant::{ServerPod, Tenant};
 
 /// Most take-overs of a tenant's session …
 const TAKEOVERS: usize = 3;
@@ -40,7 +39,7 @@ pub enum NotOpened {
 }
 
 impl Registry {
-    /// Opens a session for a tenant; an older one of the same tenant ends.
+    /// Opens a session for a tenant; an older one of the same pod ends.
     ///
     /// # Errors
     /// [`NotOpened`].
@@ -48,14 +47,14 @@ impl Registry {
         &mut self,
         tenant: &Tenant,
         state: ClusterState,
-        pod: Uid,
+        pod: ServerPod,
         hello: &Hello,
         now: Duration,
     ) -> Result<(SessionId, Welcome), NotOpened> {
         if self.gone.contains_key(tenant.id()) {
             return Err(NotOpened::ClusterGone);
         }
-        if self.gone.contains_key(&pod) {
+        if self.gone.contains_key(&pod.uid) {
             return Err(NotOpened::PodGone);
         }
         self.cluster_seen(tenant.id(), state);
@@ -63,26 +62,27 @@ impl Registry {
             .tenants
             .entry(tenant.id().clone())
             .or_insert_with(|| Ledger::new(tenant.clone(), hello.virtual_cluster.clone(), hello.projection));
-        if let Some(older) = ledger.session {
+        if let Some(&older) = ledger.members.get(&pod.uid) {
             ledger.takeovers.retain(|&time| now.saturating_sub(time) < TAKEOVERS_WITHIN);
             if ledger.takeovers.len() >= TAKEOVERS {
                 return Err(NotOpened::TooManyTakeovers);
             }
             ledger.takeovers.push_back(now);
             if let Some(session) = self.sessions.get_mut(&older) {
-                session.end(ByeReason::Superseded, "a newer session of this tenant took over", None);
+                session.end(ByeReason::Superseded, "a newer session of this pod took over", None);
             }
             self.effects.wake.insert(older);
         }
-        self.begin_anew_unless_same(tenant.id(), hello);
+        let id = self.join(tenant.id(), pod, hello, now);
+        if !self.is_active(id) {
+            return Ok((id, self.welcome(id, tenant.id(), Resume::Nothing)));
+        }
+        self.begin_anew_unless_same(tenant.id(), &hello.virtual_cluster, hello.projection);
         let Some(ledger) = self.tenants.get_mut(tenant.id()) else {
             return Err(NotOpened::ClusterGone);
         };
         let hello_tally = Tally { count: hello.count, root: hello.root };
         let resumed = ledger.complete && ledger.tally() == hello_tally;
-        self.last_session += 1;
-        let id = self.last_session;
-        ledger.session = Some(id);
         let told = match (&hello.seen, resumed) {
             // Every put of a snapshot is answered, so nothing older needs to be told.
             (_, false) => self.last_version,
@@ -90,61 +90,53 @@ impl Registry {
             (_, true) => 0,
         };
         let phase = if resumed { Phase::Changes } else { self.snapshot() };
-        self.sessions.insert(
-            id,
-            Session {
-                tenant: tenant.id().clone(),
-                pod,
-                phase,
-                told,
-                wants: if resumed { self.unsettled(tenant.id()) } else { BTreeSet::new() },
-                wants_all: false,
-                told_k3k_syncs: false,
-                bye: None,
-            },
-        );
+        let wants = if resumed { self.unsettled(tenant.id()) } else { BTreeSet::new() };
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.phase = phase;
+            session.told = told;
+            session.wants = wants;
+        }
         self.watch_for_two_writers(tenant.id());
-        let k3k_syncs = self.k3k_syncs(tenant.id());
+        self.effects.wake.insert(id);
+        let resume = if resumed { Resume::Nothing } else { Resume::Snapshot };
+        Ok((id, self.welcome(id, tenant.id(), resume)))
+    }
+
+    /// `ends_in_s` is for the caller to fill in.
+    fn welcome(&mut self, id: SessionId, tenant: &Uid, resume: Resume) -> Welcome {
+        let k3k_syncs = self.k3k_syncs(tenant);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.told_k3k_syncs = k3k_syncs;
         }
-        let warnings = if k3k_syncs { vec![TWO_WRITERS.to_owned()] } else { Vec::new() };
-        self.effects.wake.insert(id);
-        let welcome = Welcome {
+        Welcome {
             version: 1,
             session: self.session_name(id),
             epoch: self.epoch.clone(),
-            role: Role::Active,
+            role: self.role(id),
             limits: Limits { in_flight: IN_FLIGHT, annotations: Vec::new() },
-            resume: if resumed { Resume::Nothing } else { Resume::Snapshot },
+            resume,
             ends_in_s: 0,
             k3k_syncs,
-            warnings,
-        };
-        Ok((id, welcome))
+            warnings: if k3k_syncs { vec![TWO_WRITERS.to_owned()] } else { Vec::new() },
+        }
     }
 
     /// Forgets what another virtual cluster, or another projection of it, has said.
-    fn begin_anew_unless_same(&mut self, tenant: &Uid, hello: &Hello) {
-        let said = (&hello.virtual_cluster, hello.projection);
-        if self.tenants.get(tenant).is_some_and(|ledger| (&ledger.virtual_cluster, ledger.projection) == said) {
+    pub(super) fn begin_anew_unless_same(&mut self, tenant: &Uid, virtual_cluster: &Uid, projection: u32) {
+        let same = |ledger: &Ledger| ledger.virtual_cluster == *virtual_cluster && ledger.projection == projection;
+        if self.tenants.get(tenant).is_some_and(same) {
             return;
         }
         self.release(tenant);
         if let Some(ledger) = self.tenants.get_mut(tenant) {
-            ledger.reset(hello.virtual_cluster.clone(), hello.projection);
+            ledger.reset(virtual_cluster.clone(), projection);
         }
     }
 
     /// Closes a session. What the tenant wants stays.
-    pub fn close(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.remove(&id) else {
-            return;
-        };
-        if let Some(ledger) = self.tenants.get_mut(&session.tenant)
-            && ledger.session == Some(id)
-        {
-            ledger.session = None;
+    pub fn close(&mut self, id: SessionId, now: Duration) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.leave(&session, id, now);
         }
     }
 
@@ -152,12 +144,11 @@ impl Registry {
     ///
     /// # Errors
     /// The last line to say, when the session cannot go on.
-    pub fn line(&mut self, id: SessionId, line: FromAgent) -> Result<(), Bye> {
-        let current = self
-            .sessions
-            .get(&id)
-            .is_some_and(|session| self.tenants.get(&session.tenant).is_some_and(|ledger| ledger.session == Some(id)));
-        if !current {
+    pub fn line(&mut self, id: SessionId, line: FromAgent, now: Duration) -> Result<(), Bye> {
+        if let FromAgent::Beat(beat) = &line {
+            self.is_ready(id, beat.ready, now);
+        }
+        if !self.is_active(id) {
             return Ok(());
         }
         match line {
@@ -184,6 +175,10 @@ impl Registry {
         if let Some(bye) = session.bye.take() {
             return Some(FromHost::Bye(bye));
         }
+        if std::mem::take(&mut session.promoted) {
+            let tenant = session.tenant.clone();
+            return Some(FromHost::Welcome(self.welcome(id, &tenant, Resume::Snapshot)));
+        }
         let k3k_syncs = self.clusters.get(&session.tenant).is_none_or(|state| state.k3k_syncs);
         if std::mem::replace(&mut session.told_k3k_syncs, k3k_syncs) != k3k_syncs {
             return Some(FromHost::Beat(HostBeat { k3k_syncs }));
@@ -202,7 +197,8 @@ impl Registry {
             let keys = std::mem::replace(&mut session.wants, rest);
             return Some(FromHost::Want(Want::Keys(keys.into_iter().collect())));
         }
-        let answer = self.tenants.get(&session.tenant)?.answer_after(session.told)?;
+        let ledger = self.tenants.get(&session.tenant).filter(|ledger| ledger.session == Some(id))?;
+        let answer = ledger.answer_after(session.told)?;
         session.told = answer.version;
         Some(FromHost::Answer(Box::new(answer.clone())))
     }
@@ -338,7 +334,7 @@ impl Registry {
         Some((session, ledger))
     }
 
-    fn snapshot(&mut self) -> Phase {
+    pub(super) fn snapshot(&mut self) -> Phase {
         self.last_snapshot += 1;
         Phase::Snapshot { number: self.last_snapshot, said: Tally::default() }
     }

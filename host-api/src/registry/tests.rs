@@ -10,9 +10,10 @@ use serde_json::json;
 use super::*;
 use crate::plan::Road;
 use crate::refusal::Refusal;
-use crate::tenant::Tenant;
+use crate::tenant::{ServerPod, Tenant};
 use crate::twin::{self, Held};
 
+mod election;
 mod numbers;
 mod room;
 
@@ -59,6 +60,11 @@ fn put(name: &str, node_port: u16) -> Put {
     }
 }
 
+/// A server pod, called by its ordinal.
+fn server(ordinal: u32) -> ServerPod {
+    ServerPod { uid: uid(&format!("pod-{ordinal}")), ordinal }
+}
+
 fn hello(tally: Tally) -> Hello {
     Hello {
         versions: vec![1],
@@ -74,14 +80,14 @@ fn hello(tally: Tally) -> Hello {
 /// A registry with a session in which a snapshot was completed.
 fn synced(puts: Vec<Put>, state: ClusterState) -> (Registry, SessionId) {
     let mut registry = Registry::new(uid("epoch"), 0);
-    let (id, welcome) = registry.open(&tenant(), state, uid("pod"), &hello(Tally::default()), NOW).unwrap();
+    let (id, welcome) = registry.open(&tenant(), state, server(0), &hello(Tally::default()), NOW).unwrap();
     assert_eq!(welcome.resume, Resume::Snapshot);
     let mut tally = Tally::default();
     for put in puts {
         tally.add(&put.key, &put.uid, put.hash);
-        registry.line(id, FromAgent::Put(put)).unwrap();
+        registry.line(id, FromAgent::Put(put), NOW).unwrap();
     }
-    registry.line(id, FromAgent::End(End { count: tally.count, root: tally.root })).unwrap();
+    registry.line(id, FromAgent::End(End { count: tally.count, root: tally.root }), NOW).unwrap();
     (registry, id)
 }
 
@@ -143,9 +149,9 @@ fn a_switch_that_the_next_session_sees_first_is_not_lost() {
     let (mut registry, id) = synced(vec![put("web", 30_080)], ClusterState { k3k_syncs: true, ..OFF });
     task(&mut registry);
     told(&mut registry, id);
-    registry.close(id);
+    registry.close(id, NOW);
     let tally = registry.tenants[&uid("t")].tally();
-    let (id, welcome) = registry.open(&tenant(), OFF, uid("pod"), &hello(tally), NOW).unwrap();
+    let (id, welcome) = registry.open(&tenant(), OFF, server(0), &hello(tally), NOW).unwrap();
     assert_eq!(welcome.resume, Resume::Nothing);
     registry.cluster_seen(&uid("t"), OFF);
     assert!(told(&mut registry, id).contains(&FromHost::Want(Want::Keys(vec![key("web")]))));
@@ -165,10 +171,10 @@ fn an_empty_snapshot_deletes_nothing_until_it_is_let_through() {
             registry.service_answered(service, NOW);
         }
     }
-    registry.close(id);
+    registry.close(id, NOW);
     registry.effects();
-    let (id, _) = registry.open(&tenant(), OFF, uid("pod"), &hello(Tally::default()), NOW).unwrap();
-    registry.line(id, FromAgent::End(End { count: 0, root: Tally::default().root })).unwrap();
+    let (id, _) = registry.open(&tenant(), OFF, server(0), &hello(Tally::default()), NOW).unwrap();
+    registry.line(id, FromAgent::End(End { count: 0, root: Tally::default().root }), NOW).unwrap();
     assert!(std::iter::from_fn(|| task(&mut registry)).all(|task| task == Task::Settled));
     let notices = registry.effects().notices;
     let standing = registry.services.twins("ns").count();
@@ -184,7 +190,7 @@ fn an_empty_snapshot_deletes_nothing_until_it_is_let_through() {
 #[test]
 fn an_object_of_the_same_place_but_another_uid_is_not_deleted() {
     let (mut registry, id) = synced(vec![put("web", 30_080)], OFF);
-    registry.line(id, FromAgent::Delete(Delete { key: key("web"), uid: uid("older") })).unwrap();
+    registry.line(id, FromAgent::Delete(Delete { key: key("web"), uid: uid("older") }), NOW).unwrap();
     assert_eq!(registry.tenants[&uid("t")].tally().count, 1);
 }
 
@@ -193,11 +199,11 @@ fn a_snapshot_that_does_not_add_up_ends_the_session_and_deletes_nothing() {
     let (mut registry, id) = synced(vec![put("web", 30_080)], OFF);
     let create = task(&mut registry).unwrap();
     registry.service_answered(stored(&create, 1), NOW);
-    registry.close(id);
-    let (id, _) = registry.open(&tenant(), OFF, uid("pod"), &hello(Tally::default()), NOW).unwrap();
+    registry.close(id, NOW);
+    let (id, _) = registry.open(&tenant(), OFF, server(0), &hello(Tally::default()), NOW).unwrap();
     let end = End { count: 1, root: Tally::default().root };
-    assert!(registry.line(id, FromAgent::End(end)).is_err());
-    registry.close(id);
+    assert!(registry.line(id, FromAgent::End(end), NOW).is_err());
+    registry.close(id, NOW);
     assert!(std::iter::from_fn(|| task(&mut registry)).all(|task| !matches!(task, Task::Delete { .. })));
 }
 
@@ -217,7 +223,7 @@ fn a_twin_that_is_undone_three_times_is_contested() {
         damaged.metadata.resource_version = Some((revision * 10).to_string());
         registry.service_seen(damaged, NOW);
         given.extend(reasons(&told(&mut registry, id)));
-        registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
+        registry.line(id, FromAgent::Put(put("web", 30_080)), NOW).unwrap();
         service.metadata.resource_version = Some((revision * 10 + 1).to_string());
         let patch = task(&mut registry);
         if revision < 3 {
@@ -235,9 +241,9 @@ fn a_twin_that_is_undone_three_times_is_contested() {
 
 #[test]
 fn whoever_went_after_the_look_up_gets_no_session() {
-    let open = |registry: &mut Registry, now| registry.open(&tenant(), OFF, uid("pod"), &hello(Tally::default()), now);
+    let open = |registry: &mut Registry, now| registry.open(&tenant(), OFF, server(0), &hello(Tally::default()), now);
     let mut registry = Registry::new(uid("epoch"), 0);
-    registry.pod_gone(&uid("pod"), NOW);
+    registry.pod_gone(&uid("pod-0"), NOW);
     assert_eq!(open(&mut registry, NOW).unwrap_err(), NotOpened::PodGone);
     registry.cluster_gone(&uid("t"), NOW);
     assert_eq!(open(&mut registry, NOW).unwrap_err(), NotOpened::ClusterGone);
@@ -253,8 +259,8 @@ fn an_older_look_at_a_cluster_does_not_replace_a_newer_one() {
     let (mut registry, id) = synced(vec![put("web", 30_080)], at(7, true));
     task(&mut registry);
     assert_eq!(reasons(&told(&mut registry, id)), [Reason::Adopting]);
-    registry.close(id);
-    let (_, _) = registry.open(&tenant(), at(5, false), uid("pod"), &hello(Tally::default()), NOW).unwrap();
+    registry.close(id, NOW);
+    let (_, _) = registry.open(&tenant(), at(5, false), server(0), &hello(Tally::default()), NOW).unwrap();
     assert!(registry.clusters[&uid("t")].k3k_syncs);
     registry.cluster_seen(&uid("t"), at(8, false));
     assert!(!registry.clusters[&uid("t")].k3k_syncs);
@@ -264,14 +270,14 @@ fn an_older_look_at_a_cluster_does_not_replace_a_newer_one() {
 fn what_a_forgotten_virtual_cluster_waited_for_is_forgotten_too() {
     let (mut registry, id) = synced(vec![], OFF);
     registry.service_seen(foreign(30_080, 5), NOW);
-    registry.line(id, FromAgent::Put(numbers::pinned("web", 30_080))).unwrap();
+    registry.line(id, FromAgent::Put(numbers::pinned("web", 30_080)), NOW).unwrap();
     let create = task(&mut registry).unwrap();
     registry.service_answered(numbers::given(&create, 6, 31_000), NOW);
     look_again(&mut registry, "web");
     assert_eq!(registry.waiting.len(), 1);
-    registry.close(id);
+    registry.close(id, NOW);
     let other = Hello { virtual_cluster: uid("another"), ..hello(Tally::default()) };
-    registry.open(&tenant(), OFF, uid("pod"), &other, NOW).unwrap();
+    registry.open(&tenant(), OFF, server(0), &other, NOW).unwrap();
     assert!(registry.waiting.is_empty() && registry.retries.is_empty());
 }
 
@@ -279,12 +285,12 @@ fn what_a_forgotten_virtual_cluster_waited_for_is_forgotten_too() {
 fn an_object_that_fails_again_and_again_has_one_time_of_retry() {
     let (mut registry, id) = synced(vec![], OFF);
     for _ in 0..5 {
-        registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
+        registry.line(id, FromAgent::Put(put("web", 30_080)), NOW).unwrap();
         let (tenant, key) = registry.take(9).unwrap();
         registry.refused(&tenant, &key, Refusal::Denied, &Held::default(), NOW);
         registry.done(&tenant, &key);
     }
     assert_eq!(registry.retries.len(), 1);
-    registry.line(id, FromAgent::Delete(Delete { key: key("web"), uid: uid("web") })).unwrap();
+    registry.line(id, FromAgent::Delete(Delete { key: key("web"), uid: uid("web") }), NOW).unwrap();
     assert!(registry.retries.is_empty());
 }

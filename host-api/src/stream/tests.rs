@@ -12,7 +12,7 @@ use k3k_expose_proto::{Hash, Key, Service, Tally, Uid, version};
 use super::*;
 use crate::cluster::ClusterState;
 use crate::numbers::Conflict;
-use crate::tenant::Tenant;
+use crate::tenant::{ServerPod, Tenant};
 
 type Said = body::UnboundedSender<Result<Bytes, io::Error>>;
 type Told = mpsc::Receiver<Result<Bytes, Infallible>>;
@@ -43,7 +43,9 @@ fn open(lifetime: Duration) -> Open {
     // While k3k's own sync is on every put is answered without a write.
     let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None, selector: BTreeMap::new() };
     let tenant = Tenant::for_test("t", "ns", "mine");
-    let (id, _) = hub.with(|registry, now| registry.open(&tenant, state, uid("pod"), &hello, now)).unwrap();
+    let (id, _) = hub
+        .with(|registry, now| registry.open(&tenant, state, ServerPod { uid: uid("pod"), ordinal: 0 }, &hello, now))
+        .unwrap();
     let (said, spoken) = body::unbounded();
     let (out, told) = mpsc::channel(CHUNKS);
     let stop = CancellationToken::new();
@@ -210,7 +212,11 @@ async fn a_newer_session_ends_the_older() {
     };
     let tenant = Tenant::for_test("t", "ns", "mine");
     let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None, selector: BTreeMap::new() };
-    let again = || older.hub.with(|registry, now| registry.open(&tenant, state.clone(), uid("pod"), &hello, now));
+    let again = || {
+        older.hub.with(|registry, now| {
+            registry.open(&tenant, state.clone(), ServerPod { uid: uid("pod"), ordinal: 0 }, &hello, now)
+        })
+    };
     assert!(again().is_ok() && again().is_ok() && again().is_ok());
     assert!(again().is_err(), "a fourth take-over within a minute");
     assert_eq!(older.bye().await.0, ByeReason::Superseded);

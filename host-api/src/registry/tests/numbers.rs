@@ -47,7 +47,7 @@ fn last(registry: &mut Registry, id: SessionId) -> Answer {
 }
 
 fn say(registry: &mut Registry, id: SessionId, put: Put) -> Task {
-    registry.line(id, FromAgent::Put(put)).unwrap();
+    registry.line(id, FromAgent::Put(put), NOW).unwrap();
     task(registry).unwrap()
 }
 

@@ -23,7 +23,7 @@ fn balanced() -> (Registry, SessionId, k8s_openapi::api::core::v1::Service) {
     let mut twin = stored(&task(&mut registry).unwrap(), 1);
     twin.spec.as_mut().unwrap().type_ = Some("LoadBalancer".to_owned());
     registry.service_answered(twin.clone(), NOW);
-    registry.line(id, FromAgent::Put(balancer())).unwrap();
+    registry.line(id, FromAgent::Put(balancer()), NOW).unwrap();
     while let Some(task) = task(&mut registry) {
         assert_eq!(task, Task::Settled);
     }
@@ -84,12 +84,12 @@ fn only_selected_services_have_a_twin_and_a_change_of_the_selector_is_followed()
     assert_eq!(reasons(&told(&mut registry, id)), [Reason::NotSelected]);
     registry.cluster_seen(&uid("t"), OFF);
     assert_eq!(told(&mut registry, id), [FromHost::Want(Want::Keys(vec![key("web")]))]);
-    registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
+    registry.line(id, FromAgent::Put(put("web", 30_080)), NOW).unwrap();
     let create = task(&mut registry).unwrap();
     registry.service_answered(stored(&create, 1), NOW);
     look_again(&mut registry, "web");
     registry.cluster_seen(&uid("t"), selecting);
-    registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
+    registry.line(id, FromAgent::Put(put("web", 30_080)), NOW).unwrap();
     assert!(matches!(task(&mut registry), Some(Task::Delete { .. })));
 }
 
@@ -109,10 +109,10 @@ fn two_writers_are_told_to_everybody_once_each_time() {
     assert_eq!(registry.host_beat(id), beat(true)[0]);
     assert_eq!(flips(&mut registry, ClusterState { revision: 2, ..OFF }), (beat(false), 0));
     assert_eq!(flips(&mut registry, ClusterState { revision: 3, ..ON }), (beat(true), 1));
-    registry.close(id);
+    registry.close(id, NOW);
     assert_eq!(registry.census().two_writers, 0);
     let state = ClusterState { revision: 3, ..ON };
-    let (_, welcome) = registry.open(&tenant(), state, uid("pod"), &hello(Tally::default()), NOW).unwrap();
+    let (_, welcome) = registry.open(&tenant(), state, server(0), &hello(Tally::default()), NOW).unwrap();
     assert!(welcome.k3k_syncs && welcome.warnings == [TWO_WRITERS]);
 }
 
@@ -147,6 +147,6 @@ fn a_status_that_changes_while_the_object_is_awaited_does_not_pass_for_the_objec
     twin.metadata.resource_version = Some("3".to_owned());
     registry.service_seen(twin, NOW);
     told(&mut registry, id);
-    registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
+    registry.line(id, FromAgent::Put(put("web", 30_080)), NOW).unwrap();
     assert!(matches!(task(&mut registry), Some(Task::Patch(..))));
 }
