@@ -24,7 +24,7 @@ use k3k_expose_process::quote::causes;
 
 const MANIFEST: &str = include_str!("../../manifests/agent-rbac.yaml");
 const NAMESPACE: &str = "kube-system";
-const NAME: &str = "k3k-expose-agent";
+const NAME: &str = crate::pins::MANAGER;
 const TOKEN_SECONDS: i64 = 3600;
 /// Least time between two mendings: a tenant that keeps deleting the account must not keep the agent writing.
 const MEND_PERIOD: Duration = Duration::from_secs(5);
@@ -219,7 +219,11 @@ mod tests {
         assert_eq!(manifest[0].1.namespace().as_deref(), Some(NAMESPACE));
         let role = &manifest[1].1.data;
         let expected = json!([
-            {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "patch"]},
+            {"apiGroups": [""], "resources": ["services/status"], "verbs": ["patch"]},
+            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": ["list"]},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["ipaddresses"], "verbs": ["get"]},
             {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
         ]);
         assert_eq!(role["rules"], expected);

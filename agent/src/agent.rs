@@ -1,19 +1,24 @@
-//! What the parts of the process share: the outbox, how the two sides fare, and the metrics.
+//! What the parts of the process share: the outbox, what is to be written back, how the two sides fare, and the metrics.
 //!
 //! Locks are held for single calls only, never while waiting.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
+use tokio::time::{Duration, Instant};
 
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::write_back::WriteBack;
 
 /// The shared state.
 #[derive(Debug)]
 pub(crate) struct Agent {
     outbox: Mutex<Outbox>,
     changes: watch::Sender<()>,
+    write_back: Mutex<WriteBack>,
+    writes: Notify,
+    started: Instant,
     health: Mutex<Health>,
     reproject: Notify,
     /// Numbers for `/metrics`.
@@ -38,6 +43,9 @@ impl Agent {
         Self {
             outbox: Mutex::default(),
             changes: watch::Sender::new(()),
+            write_back: Mutex::default(),
+            writes: Notify::new(),
+            started: Instant::now(),
             health: Mutex::new(Health {
                 configuration: Ok(()),
                 watch: Err("not started".to_owned()),
@@ -68,6 +76,23 @@ impl Agent {
     /// Wakes at every change of the outbox from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
+    }
+
+    /// Changes what is to be written back, at the present time, and wakes whoever writes.
+    pub(crate) fn write_back<R>(&self, f: impl FnOnce(&mut WriteBack, Duration) -> R) -> R {
+        let result = self.next_write(f);
+        self.writes.notify_one();
+        result
+    }
+
+    /// Takes the next write: wakes nobody.
+    pub(crate) fn next_write<R>(&self, f: impl FnOnce(&mut WriteBack, Duration) -> R) -> R {
+        f(&mut lock(&self.write_back), self.started.elapsed())
+    }
+
+    /// Wakes when there may be something to write.
+    pub(crate) const fn writes(&self) -> &Notify {
+        &self.writes
     }
 
     /// Wakes the watch when everything has to be projected anew.

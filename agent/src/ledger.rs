@@ -132,7 +132,7 @@ impl Ledger {
         self.queue.len() + usize::from(self.end_at.is_some())
     }
 
-    #[cfg(test)]
+    /// Number of puts without an answer.
     pub(crate) const fn in_flight(&self) -> usize {
         self.in_flight
     }

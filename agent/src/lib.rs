@@ -2,7 +2,8 @@
 //!
 //! It holds the virtual cluster's credentials and none of the host's. From the virtual side to the host's: `kubeconfig`
 //! and `account` (I/O) lead to `watch` (I/O), whose events [`project`] (pure) cuts to what may cross; [`outbox`] (pure)
-//! keeps the latest of each, and [`session`] (pure) decides what is said of it over `stream` (I/O).
+//! keeps the latest of each, and [`session`] (pure) decides what is said of it over `stream` (I/O). The way back is
+//! `write_back` (pure), which decides what of the answers is still to be written, and `reflect` (I/O), which writes it.
 
 pub mod config;
 
@@ -12,9 +13,11 @@ mod virtual_cluster;
 mod watch;
 
 mod labels;
+mod observed;
 pub mod packed;
 mod pins;
 pub mod project;
+mod renumber;
 
 mod ledger;
 pub mod outbox;
@@ -26,6 +29,10 @@ pub mod reconnect;
 pub mod session;
 mod sessions;
 mod stream;
+
+mod range;
+mod reflect;
+mod write_back;
 
 mod admin;
 mod agent;

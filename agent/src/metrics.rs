@@ -15,6 +15,7 @@ use crate::outbox::Counts;
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Label = [(&'static str, &'static str); 1];
+type Labels = [(&'static str, &'static str); 2];
 
 /// The metrics of one process.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct Metrics {
     received: Counter,
     sent: Counter,
     watch_restarts: Counter,
+    writes: Family<Labels, Counter>,
 }
 
 impl Metrics {
@@ -37,6 +39,7 @@ impl Metrics {
         let sessions = Family::<Label, Counter>::default();
         let bytes = Family::<Label, Counter>::default();
         let watch_restarts = Counter::default();
+        let writes = Family::<Labels, Counter>::default();
         let mut registry = Registry::with_prefix("k3k_expose_agent");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of this build", build);
@@ -49,6 +52,7 @@ impl Metrics {
             "Watches on the virtual cluster begun anew after an error",
             watch_restarts.clone(),
         );
+        registry.register("writes", "Writes into the virtual cluster by kind and result", writes.clone());
         Self {
             registry,
             session_up,
@@ -57,6 +61,7 @@ impl Metrics {
             received: bytes.get_or_create_owned(&[("direction", "received")]),
             sent: bytes.get_or_create_owned(&[("direction", "sent")]),
             watch_restarts,
+            writes,
         }
     }
 
@@ -91,6 +96,12 @@ impl Metrics {
         self.watch_restarts.inc();
     }
 
+    /// Counts a write into the virtual cluster by its kind, a word of a closed list.
+    pub(crate) fn count_write(&self, kind: &'static str, done: bool) {
+        let result = if done { "ok" } else { "refused" };
+        self.writes.get_or_create(&[("kind", kind), ("result", result)]).inc();
+    }
+
     pub(crate) fn count_received(&self, bytes: usize) {
         self.received.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
@@ -118,6 +129,7 @@ mod tests {
         metrics.count_received(5);
         metrics.sent().inc_by(7);
         metrics.count_watch_restart();
+        metrics.count_write("status", true);
         metrics.set_session_up(true);
         let text = metrics.text(Counts { applied: 3, ..Counts::default() }).unwrap();
         for line in [
@@ -131,6 +143,7 @@ mod tests {
             "k3k_expose_agent_stream_bytes_total{direction=\"received\"} 5",
             "k3k_expose_agent_stream_bytes_total{direction=\"sent\"} 7",
             "k3k_expose_agent_watch_restarts_total 1",
+            "k3k_expose_agent_writes_total{kind=\"status\",result=\"ok\"} 1",
             "# EOF",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");

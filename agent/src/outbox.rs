@@ -9,6 +9,7 @@ mod exchange;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k3k_expose_proto::message::{Answer, Unusable};
 use k3k_expose_proto::{Hash, Key, Outcome, Reason, Tally, Uid};
 
 use crate::ledger::{Ledger, Told};
@@ -38,6 +39,8 @@ struct Entry {
     /// Version of the last answer when the object was read.
     seen: u64,
     verdict: Option<Verdict>,
+    /// Numbers of the host's that the virtual cluster cannot give it.
+    unusable: Unusable,
 }
 
 /// What is kept of an answer.
@@ -88,6 +91,15 @@ pub enum Behind {
     /// Objects wait for their answer.
     #[error("{0} services wait for an answer")]
     Unanswered(u64),
+}
+
+/// An answer that is news.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The answer.
+    pub answer: Answer,
+    /// Whether it refuses the object, and for another reason than before.
+    pub is_new_refusal: bool,
 }
 
 /// A refusal that is new, for the log.
@@ -171,6 +183,7 @@ impl Outbox {
     fn put(&mut self, key: &Key, uid: Uid, object: Packed) {
         let old = self.entries.get(key).filter(|old| old.uid == uid);
         let verdict = old.and_then(|old| old.verdict);
+        let unusable = old.map(|old| old.unusable.clone()).unwrap_or_default();
         let seen = verdict.map_or(0, |verdict| verdict.version);
         if let Some(old) = self.entries.get_mut(key)
             && old.uid == uid
@@ -181,7 +194,7 @@ impl Outbox {
         }
         self.note_before(key);
         self.wanted.add(key, &uid, object.hash());
-        let entry = Entry { uid, object, seen, verdict };
+        let entry = Entry { uid, object, seen, verdict, unusable };
         if let Some(ledger) = &mut self.session {
             ledger.put_later(key, entry.is_answered());
         }

@@ -70,7 +70,8 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
-    use k3k_expose_proto::message::{Object, Put};
+    use k3k_expose_proto::limits::UNUSABLE;
+    use k3k_expose_proto::message::{Object, Put, Unusable};
     use k3k_expose_proto::service::ServiceType;
     use k3k_expose_proto::{FromAgent, line};
 
@@ -91,6 +92,10 @@ mod tests {
             uid: Uid::parse(&"u".repeat(64)).unwrap(),
             hash: Hash::of(&largest),
             seen: u64::MAX,
+            unusable: Unusable {
+                cluster_ips: vec!["2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(); UNUSABLE],
+                node_ports: vec![std::num::NonZeroU16::MAX; UNUSABLE],
+            },
             object: Object::Service(Packed::new(&largest).unwrap().unpack().unwrap()),
         };
         assert!(line::encode(&FromAgent::Put(put)).is_ok());

@@ -1,12 +1,15 @@
 //! Which numbers of a Service somebody asked for, read from its `managedFields`. Pure.
 //!
 //! A number that the API server drew belongs to no manager's fields; one that was asked for is in the fields of whoever
-//! asked. So a number is pinned when any manager owns it.
+//! asked. So a number is pinned when any manager but the agent owns it.
 
 use k3k_expose_proto::service::Protocol;
 use k8s_openapi::api::core::v1::Service;
 use serde::Deserialize;
 use serde_json::Value;
+
+/// The agent's own field manager. What it wrote is the host's number, not the tenant's wish.
+pub(crate) const MANAGER: &str = "k3k-expose-agent";
 
 /// Numbers of one Service that a manager owns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +35,8 @@ impl Pins {
     pub(crate) fn of(service: &Service) -> Self {
         let mut pins = Self::default();
         let managers = service.metadata.managed_fields.iter().flatten();
-        for spec in managers.filter_map(|manager| manager.fields_v1.as_ref()?.0.get("f:spec")) {
+        let others = managers.filter(|entry| entry.manager.as_deref() != Some(MANAGER));
+        for spec in others.filter_map(|manager| manager.fields_v1.as_ref()?.0.get("f:spec")) {
             pins.cluster_ip |= spec.get("f:clusterIP").is_some() || spec.get("f:clusterIPs").is_some();
             pins.health_check_node_port |= spec.get("f:healthCheckNodePort").is_some();
             let ports = spec.get("f:ports").and_then(Value::as_object);

@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::labels;
 use crate::pins::Pins;
+use crate::renumber;
 
 /// Services that every cluster makes for itself, by namespace and name.
 const OWN: [(&str, &str); 2] = [("default", "kubernetes"), ("kube-system", "kube-dns")];
@@ -61,7 +62,9 @@ pub fn project(service: &v1::Service, admitted: &BTreeSet<String>) -> Projected 
     if service.metadata.deletion_timestamp.is_some() {
         return Projected::Gone { key, uid };
     }
-    match fields(service, admitted) {
+    // A move between its two updates must not look like the end of an exposure.
+    let arrived = renumber::arrived(service);
+    match fields(arrived.as_ref().unwrap_or(service), admitted) {
         Ok(service) => Projected::Wanted { key, uid, service: Box::new(service) },
         Err(why) => Projected::Refused { key, uid, why },
     }

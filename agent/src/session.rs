@@ -5,7 +5,7 @@ use std::time::Duration;
 use k3k_expose_proto::message::{ByeReason, Role, Welcome};
 use k3k_expose_proto::{FromAgent, FromHost, Uid, version};
 
-use crate::outbox::{Outbox, Refusal};
+use crate::outbox::{News, Outbox};
 use crate::reconnect::Failure;
 
 /// A session, from `hello` on.
@@ -21,8 +21,13 @@ pub enum Heard {
     Nothing,
     /// The session is open.
     Opened(Opened),
-    /// Host-api refused an object for a new reason.
-    Refused(Refusal),
+    /// A new answer.
+    Answered(Box<News>),
+    /// Host-api lives, and says whether k3k's own Service sync is on.
+    Beat {
+        /// Whether it is.
+        k3k_syncs: bool,
+    },
     /// The session is over.
     Over(Over),
 }
@@ -36,6 +41,8 @@ pub struct Opened {
     pub role: Role,
     /// When host-api will end it.
     pub ends_in: Duration,
+    /// Whether k3k's own Service sync is on.
+    pub k3k_syncs: bool,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -98,13 +105,13 @@ impl Session {
             (None, _) => Heard::Over(Over::Malformed("a line before the welcome".to_owned())),
             (Some(_), FromHost::Welcome(_)) => Heard::Over(Over::Malformed("a second welcome".to_owned())),
             (Some(generation), FromHost::Answer(answer)) => {
-                outbox.answer(generation, *answer).map_or(Heard::Nothing, Heard::Refused)
+                outbox.answer(generation, *answer).map_or(Heard::Nothing, |news| Heard::Answered(Box::new(news)))
             }
             (Some(generation), FromHost::Want(want)) => {
                 outbox.want(generation, &want);
                 Heard::Nothing
             }
-            (Some(_), FromHost::Beat(_)) => Heard::Nothing,
+            (Some(_), FromHost::Beat(beat)) => Heard::Beat { k3k_syncs: beat.k3k_syncs },
         }
     }
 
@@ -149,6 +156,7 @@ impl Session {
             session: welcome.session,
             role: welcome.role,
             ends_in: Duration::from_secs(u64::from(welcome.ends_in_s)),
+            k3k_syncs: welcome.k3k_syncs,
             warnings: welcome.warnings,
         })
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::connect::Link;
+use crate::outbox::{News, Outbox};
 use crate::session::{Heard, Opened, Over, Session};
 use k3k_expose_process::quote::quote;
 
@@ -128,16 +129,29 @@ impl Running<'_> {
             match heard {
                 Heard::Nothing => {}
                 Heard::Opened(opened) => self.open(&opened),
-                Heard::Refused(refusal) => {
-                    let (key, reason, message) = (&refusal.key, refusal.reason, quote(&refusal.message));
-                    tracing::info!(%key, reason, message, "service refused by host-api");
-                }
+                Heard::Answered(news) => self.answer(*news),
+                Heard::Beat { k3k_syncs } => self.agent.write_back(|write_back, _| write_back.k3k_syncs(k3k_syncs)),
                 Heard::Over(Over::Bye { reason, message, failure }) => {
                     return Some(Over::Bye { reason, message: quote(&message), failure });
                 }
                 Heard::Over(over) => return Some(over),
             }
         }
+    }
+
+    fn answer(&self, news: News) {
+        let News { answer, is_new_refusal } = news;
+        if is_new_refusal {
+            let (key, reason, message) = (&answer.key, answer.reason.as_str(), quote(&answer.message));
+            tracing::info!(%key, reason, message, "service refused by host-api");
+        }
+        let acknowledged = self.agent.read(Outbox::is_acknowledged);
+        self.agent.write_back(|write_back, now| {
+            write_back.answered(answer, now);
+            if acknowledged {
+                write_back.may_reflect();
+            }
+        });
     }
 
     fn open(&mut self, opened: &Opened) {
@@ -147,6 +161,7 @@ impl Running<'_> {
         self.opened_at = Some(now);
         self.renew_at.send_replace(Some(now + opened.ends_in.mul_f64(share)));
         self.agent.set_session(Ok(()));
+        self.agent.write_back(|write_back, _| write_back.k3k_syncs(opened.k3k_syncs));
         let (session, role, ends_in) = (&opened.session, opened.role, opened.ends_in);
         tracing::info!(%session, ?role, ?ends_in, "session opened");
         for warning in &opened.warnings {

@@ -1,9 +1,10 @@
-//! The virtual side as a whole: kubeconfig to account to watch, begun anew when the kubeconfig leads elsewhere.
+//! The virtual side as a whole: kubeconfig to account to watch and write-back, begun anew when the kubeconfig leads elsewhere.
 
 use crate::account::Account;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::kubeconfig::{Access, KubeconfigFile};
+use crate::reflect::Reflect;
 use crate::watch::Watch;
 
 /// Runs for as long as it is polled.
@@ -21,11 +22,13 @@ pub(crate) async fn run(agent: &Agent, config: &Config) {
                 continue;
             }
         };
+        let reflect = Reflect::new(agent, &account, client.clone());
         let mut watch = Watch::new(agent, &account, client);
         access = tokio::select! {
             other = elsewhere(&mut file, &access, &account) => other,
             () = account.keep() => return,
             () = watch.run() => return,
+            () = reflect.run() => return,
         };
         tracing::info!("kubeconfig leads elsewhere, watch begun anew");
     }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::account::Account;
 use crate::agent::Agent;
+use crate::observed::Observed;
 use crate::outbox::Refusal;
 use crate::packed::Change;
 use crate::project::{gone, project};
@@ -169,20 +170,27 @@ impl<'a> Watch<'a> {
 
     /// Applies one event, and gives the position behind it.
     fn take_in(&self, event: WatchEvent<Service>, version: &str) -> Result<String, WatchError> {
-        let (service, projected) = match event {
+        let (service, observed) = match event {
             WatchEvent::Added(service) | WatchEvent::Modified(service) => {
                 let projected = self.agent.read(|outbox| project(&service, outbox.admitted()));
-                (service, projected)
+                let observed = Observed::of(&service, projected);
+                if let Some(Observed { key, standing: Some(standing), .. }) = &observed {
+                    self.agent.write_back(|write_back, _| write_back.seen(key, standing.clone()));
+                }
+                (service, observed)
             }
             WatchEvent::Deleted(service) => {
-                let projected = gone(&service);
-                (service, projected)
+                let observed = Observed::of(&service, gone(&service));
+                if let Some(Observed { key, uid, .. }) = &observed {
+                    self.agent.write_back(|write_back, _| write_back.gone(key, uid));
+                }
+                (service, observed)
             }
             WatchEvent::Bookmark(bookmark) => return Ok(bookmark.metadata.resource_version),
             WatchEvent::Error(status) => return Err((*status).into()),
         };
-        if let Some(change) = Change::of(projected) {
-            tell(self.agent.change(|outbox| outbox.apply(change)));
+        if let Some(observed) = observed {
+            tell(self.agent.change(|outbox| outbox.apply(observed.change)));
         }
         Ok(service.metadata.resource_version.unwrap_or_else(|| version.to_owned()))
     }
@@ -201,7 +209,7 @@ impl<'a> Watch<'a> {
         let cluster = self.cluster().await?;
         let admitted = self.agent.read(|outbox| outbox.admitted().clone());
         let mut listed = Vec::new();
-        let mut take = |service: &Service| listed.extend(Change::of(project(service, &admitted)));
+        let mut take = |service: &Service| listed.extend(Observed::of(service, project(service, &admitted)));
         let (version, events) = match self.stream_list(&mut take).await? {
             Some((version, events)) => (version, Some(events)),
             None => (self.page_list(&mut take).await?, None),
@@ -212,9 +220,12 @@ impl<'a> Watch<'a> {
         if self.agent.read(|outbox| *outbox.admitted() != admitted) {
             return Err(WatchError::Expired);
         }
-        listed.retain(|change| !matches!(change, Change::Gone(..)));
-        tracing::info!(%cluster, services = listed.len(), "services listed");
-        let refusals = self.agent.change(|outbox| outbox.replace(&cluster, listed));
+        let standing = listed.iter_mut().filter_map(|seen| Some((seen.key.clone(), seen.standing.take()?))).collect();
+        let mut changes: Vec<Change> = listed.into_iter().map(|seen: Observed| seen.change).collect();
+        changes.retain(|change| !matches!(change, Change::Gone(..)));
+        tracing::info!(%cluster, services = changes.len(), "services listed");
+        self.agent.write_back(|write_back, _| write_back.listed(standing));
+        let refusals = self.agent.change(|outbox| outbox.replace(&cluster, changes));
         refusals.into_iter().for_each(|refusal| tell(Some(refusal)));
         Ok((Position { cluster, version }, events))
     }

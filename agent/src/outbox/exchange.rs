@@ -7,7 +7,7 @@ use k3k_expose_proto::message::{
 };
 use k3k_expose_proto::{FromAgent, Key, Outcome, Tally, Uid, version};
 
-use super::{Behind, Counts, Entry, Offer, Outbox, Refusal, Verdict};
+use super::{Behind, Counts, Entry, News, Offer, Outbox, Verdict};
 use crate::ledger::{Ledger, Told};
 
 /// Calls with the generation of a session that was taken over do nothing.
@@ -126,7 +126,7 @@ impl Outbox {
             uid: entry.uid.clone(),
             hash,
             seen: entry.seen,
-            unusable: Unusable::default(),
+            unusable: entry.unusable.clone(),
             object,
         }))
     }
@@ -153,8 +153,8 @@ impl Outbox {
         }
     }
 
-    /// Takes in an answer, and gives the refusal if it is one and new.
-    pub fn answer(&mut self, generation: u64, answer: Answer) -> Option<Refusal> {
+    /// Takes in an answer, and gives it back if it is news.
+    pub fn answer(&mut self, generation: u64, answer: Answer) -> Option<News> {
         let ledger = self.session.as_mut().filter(|ledger| ledger.generation == generation)?;
         self.newest = self.newest.max(answer.version);
         let waits_again = ledger.answered(&answer.key, &answer.uid, answer.hash);
@@ -173,10 +173,26 @@ impl Outbox {
             ledger.put_later(&answer.key, entry.is_answered());
         }
         let is_change = old.is_none_or(|old| (old.outcome, old.reason) != (answer.outcome, answer.reason));
-        (is_news && is_change && answer.outcome == Outcome::Rejected).then(|| Refusal {
-            key: answer.key,
-            reason: answer.reason.as_str(),
-            message: answer.message,
+        let is_new_refusal = is_change && answer.outcome == Outcome::Rejected;
+        is_news.then_some(News { answer, is_new_refusal })
+    }
+
+    /// Tells host-api that the virtual cluster cannot give these of its numbers to an object.
+    pub fn unusable(&mut self, key: &Key, uid: &Uid, unusable: Unusable) {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.uid == *uid) else {
+            return;
+        };
+        entry.unusable = unusable;
+        if let Some(ledger) = &mut self.session {
+            ledger.put_later(key, entry.is_answered());
+        }
+    }
+
+    /// Whether all that was to be said in the present session is said and answered.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.session.as_ref().is_some_and(|ledger| {
+            ledger.role == Role::Active && !ledger.broken && ledger.waiting() == 0 && ledger.in_flight() == 0
         })
     }
 

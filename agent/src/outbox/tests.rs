@@ -266,14 +266,39 @@ fn what_the_agent_refuses_is_outside_the_count_and_told_once() {
 }
 
 #[test]
+fn what_is_unusable_is_said_with_the_object_until_another_takes_its_place() {
+    let mut outbox = listed(&["a"]);
+    let generation = open(&mut outbox, Resume::Snapshot, 8);
+    assert!(!outbox.is_acknowledged());
+    lines(&mut outbox, generation);
+    assert!(!outbox.is_acknowledged(), "the answer is missing");
+    answer(&mut outbox, generation, "a", 1);
+    assert!(outbox.is_acknowledged());
+    let unusable = Unusable { cluster_ips: vec!["10.43.0.9".parse().unwrap()], node_ports: Vec::new() };
+    outbox.unusable(&key("a"), &uid("other"), unusable.clone());
+    assert!(!outbox.has_next(generation), "another object is meant");
+    outbox.unusable(&key("a"), &uid("u"), unusable.clone());
+    let said = |outbox: &mut Outbox| match outbox.next(generation) {
+        Some(FromAgent::Put(put)) => put.unusable,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(said(&mut outbox), unusable);
+    outbox.apply(wanted("a", "u", "2"));
+    assert_eq!(said(&mut outbox), unusable);
+    outbox.apply(wanted("a", "new", "2"));
+    assert_eq!(said(&mut outbox), Unusable::default());
+}
+
+#[test]
 fn answers_count_by_uid_and_version_and_a_refusal_is_news_once() {
     let mut outbox = listed(&["a"]);
     let generation = open(&mut outbox, Resume::Nothing, 8);
     let taken = answer_to(&outbox, "a", 5, Reason::NodePortTaken);
-    let news = outbox.answer(generation, taken.clone()).unwrap();
-    assert_eq!((news.key, news.reason), (key("a"), "NodePortTaken"));
+    let refused_anew = |news: Option<News>| news.unwrap().is_new_refusal;
+    assert!(refused_anew(outbox.answer(generation, taken.clone())));
     let again = Answer { version: 6, ..taken };
-    assert_eq!(outbox.answer(generation, again.clone()), None);
+    assert!(!refused_anew(outbox.answer(generation, again.clone())));
+    assert_eq!(outbox.answer(generation, again.clone()), None, "told twice");
     let stale = Answer { version: 4, ..answer_to(&outbox, "a", 4, Reason::Applied) };
     outbox.answer(generation, stale);
     let foreign = Answer { uid: uid("other"), version: 9, ..again };

@@ -1,0 +1,459 @@
+//! What of the host's answers still has to be written into the virtual cluster: per Service what stands, what was answered,
+//! and what became of earlier writes. Pure: time is passed in, one write at a time is handed out for each Service.
+
+mod decide;
+mod refusal;
+mod standing;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use k3k_expose_process::contest::Contest;
+use k3k_expose_proto::message::{Answer, Condition, Ingress, Numbers, Unusable};
+use k3k_expose_proto::{Hash, Key, Outcome, Reason, Uid, limits};
+
+pub(crate) use decide::{Status, Step};
+pub(crate) use refusal::Refusal;
+pub(crate) use standing::{Held, K3K_FINALIZER, Standing, Wish};
+pub(crate) use words::Event;
+
+use decide::Decision;
+use standing::Number;
+
+use crate::renumber::Ask;
+
+/// Type of the condition that says whether host and virtual cluster agree about a Service.
+pub(crate) const SYNCED: &str = "expose.k3k.io/Synced";
+
+/// So many times within a minute must the status be overwritten by somebody else …
+const CONTESTED: usize = 5;
+/// … to be left alone for this long. Also the delay before a write that the virtual cluster denies is tried again.
+const SLOW: Duration = Duration::from_secs(300);
+/// First delay after a failed write; doubles with each failure.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest delay after a failed write.
+const RETRY_MOST: Duration = Duration::from_secs(30);
+/// Longest delay before a move that stands between its two updates goes on: the Service is out of service meanwhile.
+const ARRIVE_MOST: Duration = Duration::from_secs(3);
+/// Most pinned numbers of a Service that are remembered as replaced.
+const REPLACED: usize = 64;
+/// Reasons that say of a pinned number that it is left alone.
+const LEFT: [&str; 4] = ["NodePortTaken", "NodePortOutOfRange", "ClusterIPTaken", "ClusterIPOutOfRange"];
+/// A number that is held in the virtual cluster is tried again so often before the host is asked for another.
+const HELD_TRIES: u32 = 2;
+
+/// Everything that may have to be written.
+#[derive(Debug)]
+pub(crate) struct WriteBack {
+    entries: BTreeMap<Key, Entry>,
+    dirty: BTreeSet<Key>,
+    due: BTreeSet<(Duration, Key)>,
+    busy: BTreeSet<Key>,
+    /// Unknown until host-api says so, and then nothing of k3k's is touched.
+    k3k_syncs: bool,
+    /// The first snapshot is acknowledged: until then puts have the right of way.
+    may_reflect: bool,
+}
+
+/// One Service.
+#[derive(Debug)]
+struct Entry {
+    standing: Standing,
+    answer: Option<Answered>,
+    pending_since: Duration,
+    /// Pinned numbers that were replaced by the host's once. Whoever puts one back means it.
+    replaced: Vec<Number>,
+    /// Numbers of the host's that are of no use here.
+    unusable: Unusable,
+    /// When they are worth another try.
+    unusable_until: Duration,
+    /// Which numbers the second update of a move asks for.
+    ask: Ask,
+    /// Why the numbers cannot be written.
+    trouble: Option<Trouble>,
+    failures: u32,
+    /// No write of anything but status before this time.
+    spec_due: Duration,
+    /// No write of status before this time.
+    status_due: Duration,
+    /// The status was in place, so that a difference is somebody else's doing.
+    in_place: bool,
+    contest: Contest,
+}
+
+/// What is kept of an answer.
+#[derive(Debug)]
+struct Answered {
+    hash: Hash,
+    outcome: Outcome,
+    reason: Reason,
+    message: Box<str>,
+    numbers: Option<Numbers>,
+    ingress: Box<[Ingress]>,
+    conditions: Vec<Condition>,
+}
+
+/// Why a write of numbers was refused, in words for the tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trouble {
+    reason: Reason,
+    message: &'static str,
+}
+
+/// A write to carry out.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Job {
+    pub(crate) key: Key,
+    pub(crate) uid: Uid,
+    pub(crate) step: Step,
+}
+
+/// What follows from a write.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Outcomes {
+    /// Host-api must be told that these of its numbers are of no use.
+    pub(crate) unusable: Option<Unusable>,
+    /// What to tell about the Service.
+    pub(crate) events: Vec<Event>,
+}
+
+impl Default for WriteBack {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            due: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            k3k_syncs: true,
+            may_reflect: false,
+        }
+    }
+}
+
+/// News.
+impl WriteBack {
+    /// A Service as the watch, or the answer to a write, shows it. They overtake each other, so the newer one counts.
+    pub(crate) fn seen(&mut self, key: &Key, standing: Standing) {
+        match self.entries.get_mut(key) {
+            Some(entry) if entry.standing.uid == standing.uid => {
+                if entry.standing.revision > standing.revision {
+                    return;
+                }
+                entry.in_place &= entry.standing.wish == standing.wish;
+                entry.standing = standing;
+            }
+            _ => {
+                self.entries.insert(key.clone(), Entry::new(standing));
+            }
+        }
+        self.dirty.insert(key.clone());
+    }
+
+    /// A Service as the answer to a write shows it: one that has gone meanwhile does not come back.
+    fn answered_by_server(&mut self, key: &Key, standing: Standing) {
+        if self.entries.get(key).is_some_and(|entry| entry.standing.uid == standing.uid) {
+            self.seen(key, standing);
+        }
+    }
+
+    /// A Service is gone.
+    pub(crate) fn gone(&mut self, key: &Key, uid: &Uid) {
+        if self.entries.get(key).is_some_and(|entry| entry.standing.uid == *uid) {
+            self.entries.remove(key);
+        }
+    }
+
+    /// All Services of the virtual cluster are these.
+    pub(crate) fn listed(&mut self, all: Vec<(Key, Standing)>) {
+        let present: BTreeSet<Key> = all.iter().map(|(key, _)| key.clone()).collect();
+        self.entries.retain(|key, _| present.contains(key));
+        for (key, standing) in all {
+            self.seen(&key, standing);
+        }
+    }
+
+    /// Host-api's newest answer about a Service.
+    pub(crate) fn answered(&mut self, answer: Answer, now: Duration) {
+        let Some(entry) = self.entries.get_mut(&answer.key).filter(|entry| entry.standing.uid == answer.uid) else {
+            return;
+        };
+        let was_pending = entry.answer.as_ref().is_some_and(|old| old.outcome == Outcome::Pending);
+        if !was_pending {
+            entry.pending_since = now;
+        }
+        let old = entry.answer.as_ref();
+        if old.is_none_or(|old| old.numbers != answer.numbers || old.hash != answer.hash) && !entry.standing.is_moving {
+            // Other numbers deserve a try of their own.
+            entry.trouble = None;
+            entry.spec_due = Duration::ZERO;
+        }
+        entry.in_place = false;
+        entry.answer = Some(Answered {
+            hash: answer.hash,
+            outcome: answer.outcome,
+            reason: answer.reason,
+            message: answer.message.into_boxed_str(),
+            numbers: answer.numbers,
+            ingress: answer.load_balancer.into_boxed_slice(),
+            conditions: answer.conditions,
+        });
+        self.dirty.insert(answer.key);
+    }
+
+    /// Whether k3k's own Service sync is on.
+    pub(crate) fn k3k_syncs(&mut self, syncs: bool) {
+        if std::mem::replace(&mut self.k3k_syncs, syncs) != syncs {
+            self.dirty.extend(self.entries.keys().cloned());
+        }
+    }
+
+    /// The first snapshot is acknowledged.
+    pub(crate) fn may_reflect(&mut self) {
+        if !std::mem::replace(&mut self.may_reflect, true) {
+            self.dirty.extend(self.entries.keys().cloned());
+        }
+    }
+}
+
+/// Writes.
+impl WriteBack {
+    /// The next write, to be given back by [`Self::done`].
+    pub(crate) fn next(&mut self, now: Duration) -> Option<Job> {
+        while let Some((time, _)) = self.due.first()
+            && *time <= now
+        {
+            self.dirty.extend(self.due.pop_first().map(|(_, key)| key));
+        }
+        loop {
+            let key = self.dirty.iter().find(|key| !self.busy.contains(*key))?.clone();
+            self.dirty.remove(&key);
+            if let Some(step) = self.step(&key, now) {
+                let uid = self.entries.get(&key)?.standing.uid.clone();
+                self.busy.insert(key.clone());
+                return Some(Job { key, uid, step });
+            }
+        }
+    }
+
+    /// When [`Self::next`] may find something that it does not find now.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.due.first().map(|(time, _)| *time)
+    }
+
+    /// Takes in that a write was carried out, with the Service as the API server answered it.
+    pub(crate) fn written(&mut self, job: &Job, standing: Option<Standing>) -> Outcomes {
+        self.busy.remove(&job.key);
+        let mut outcomes = Outcomes::default();
+        let entry = self.entries.get_mut(&job.key).filter(|entry| entry.standing.uid == job.uid);
+        let Some(entry) = entry else {
+            return outcomes;
+        };
+        entry.failures = 0;
+        match &job.step {
+            Step::Leave(_, event) | Step::NodePorts(_, event) => {
+                let replaced = entry.held().map(|held| replaced(held, &job.step)).unwrap_or_default();
+                add(&mut entry.replaced, replaced, REPLACED);
+                entry.trouble = None;
+                outcomes.events.push(event.clone());
+            }
+            Step::Arrive(_) => {
+                entry.ask = Ask::TheHosts;
+                entry.trouble = None;
+            }
+            Step::Status(status) => outcomes.events.clone_from(&status.events),
+            Step::Tell(event) => outcomes.events.push(event.clone()),
+            Step::StripFinalizer => {}
+        }
+        if let Some(standing) = standing {
+            self.answered_by_server(&job.key, standing);
+        }
+        self.dirty.insert(job.key.clone());
+        outcomes
+    }
+
+    /// Takes in that a write was refused, or failed. `chance` from 0 to 1 draws the delay.
+    pub(crate) fn refused(&mut self, job: &Job, refusal: Refusal, now: Duration, chance: f64) -> Outcomes {
+        self.busy.remove(&job.key);
+        let mut outcomes = Outcomes::default();
+        let Some(entry) = self.entries.get_mut(&job.key).filter(|entry| entry.standing.uid == job.uid) else {
+            return outcomes;
+        };
+        entry.failures = entry.failures.saturating_add(1);
+        let longest = RETRY_FIRST.saturating_mul(1 << entry.failures.min(10));
+        let soon = now + RETRY_FIRST / 2 + longest.min(RETRY_MOST).mul_f64(chance);
+        match (&job.step, refusal) {
+            // The watch tells what became of it.
+            (_, Refusal::Gone) => return outcomes,
+            (Step::Arrive(_), Refusal::Changed) => {}
+            (Step::Arrive(Ask::TheHosts), refusal @ (Refusal::Held(_) | Refusal::OutOfRange)) => {
+                let target = entry.held().map(|held| held.numbers.clone()).unwrap_or_default();
+                outcomes.unusable = entry.give_up(&target, &refusal, now, soon);
+                entry.ask = Ask::Any;
+            }
+            (Step::Arrive(_), refusal) => {
+                entry.trouble = Some(Trouble { reason: Reason::Renumbering, message: refusal.message() });
+                entry.spec_due = now + longest.min(ARRIVE_MOST).mul_f64(0.5 + chance / 2.0);
+            }
+            (Step::Leave(target, _), refusal @ (Refusal::Held(_) | Refusal::OutOfRange)) => {
+                outcomes.unusable = entry.give_up(target, &refusal, now, soon);
+            }
+            (Step::NodePorts(ports, _), refusal @ (Refusal::Held(_) | Refusal::OutOfRange)) => {
+                let target = Numbers { node_ports: ports.clone(), ..Numbers::default() };
+                outcomes.unusable = entry.give_up(&target, &refusal, now, soon);
+            }
+            (Step::Leave(..) | Step::NodePorts(..), refusal @ Refusal::Denied) => {
+                let own = entry.held().map(|held| held.numbers.cluster_ips.clone());
+                let is_ip = matches!(&job.step, Step::Leave(target, _) if own.as_ref() != Some(&target.cluster_ips));
+                let reason = if is_ip { Reason::ClusterIPTaken } else { Reason::NodePortTaken };
+                entry.trouble = Some(Trouble { reason, message: refusal.message() });
+                entry.spec_due = now + SLOW;
+            }
+            (Step::StripFinalizer, Refusal::Denied) => entry.spec_due = now + SLOW,
+            (Step::Status(_) | Step::Tell(_), Refusal::Denied) => entry.status_due = now + SLOW,
+            (Step::Status(_) | Step::Tell(_), _) => entry.status_due = soon,
+            _ => entry.spec_due = soon,
+        }
+        self.dirty.insert(job.key.clone());
+        outcomes
+    }
+
+    /// Nobody carries out a write any more.
+    pub(crate) fn nobody_writes(&mut self) {
+        let cut_off = std::mem::take(&mut self.busy);
+        self.dirty.extend(cut_off);
+    }
+
+    /// Whether another virtual Service holds a node port now.
+    pub(crate) fn is_held_by_another(&self, key: &Key, port: NonZeroU16) -> bool {
+        self.entries.iter().any(|(other, entry)| {
+            let Wish::Wanted(_, held) = &entry.standing.wish else { return false };
+            let ports = &held.numbers.node_ports;
+            other != key
+                && (ports.iter().any(|other| other.node_port == port)
+                    || held.numbers.health_check_node_port == Some(port))
+        })
+    }
+
+    fn step(&mut self, key: &Key, now: Duration) -> Option<Step> {
+        let entry = self.entries.get_mut(key)?;
+        if entry.unusable_until <= now {
+            entry.unusable = Unusable::default();
+        }
+        let status = match decide::decide(entry, self.k3k_syncs, self.may_reflect, now) {
+            Decision::Do(Step::Status(status)) => status,
+            Decision::Do(step) => return Some(step),
+            rest => {
+                entry.in_place = rest == Decision::InPlace;
+                let times = [entry.spec_due, entry.status_due, entry.unusable_until];
+                let grace = if let Decision::Wait(until) = rest { Some(until) } else { None };
+                let times = times.into_iter().chain(grace).filter(|time| *time > now);
+                self.due.extend(times.map(|time| (time, key.clone())));
+                return None;
+            }
+        };
+        if std::mem::take(&mut entry.in_place) && entry.contest.undone(now) {
+            entry.status_due = now + SLOW;
+            return Some(Step::Tell(Event::contested()));
+        }
+        Some(Step::Status(status))
+    }
+}
+
+impl Entry {
+    fn new(standing: Standing) -> Self {
+        // What an earlier process of ours has said outlives it in the condition.
+        let is_left = standing.synced.as_ref().is_some_and(|synced| LEFT.contains(&synced.reason.as_str()));
+        let replaced = match &standing.wish {
+            Wish::Wanted(_, held) if is_left => held.pinned.clone(),
+            _ => Vec::new(),
+        };
+        Self {
+            standing,
+            answer: None,
+            pending_since: Duration::ZERO,
+            replaced,
+            unusable: Unusable::default(),
+            unusable_until: Duration::ZERO,
+            ask: Ask::TheHosts,
+            trouble: None,
+            failures: 0,
+            spec_due: Duration::ZERO,
+            status_due: Duration::ZERO,
+            in_place: false,
+            contest: Contest::new(CONTESTED),
+        }
+    }
+
+    /// The numbers of the virtual Service, as host-api hears of them.
+    fn held(&self) -> Option<&Held> {
+        match &self.standing.wish {
+            Wish::Wanted(_, held) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// Numbers of `target` cannot be had: tries again for a while, then gives them up. Gives all that are given up by now.
+    fn give_up(&mut self, target: &Numbers, refusal: &Refusal, now: Duration, soon: Duration) -> Option<Unusable> {
+        let named = match refusal {
+            Refusal::Held(_) if self.failures <= HELD_TRIES && !self.standing.is_moving => {
+                self.spec_due = soon;
+                return None;
+            }
+            Refusal::Held(named) if !named.is_empty() => named.clone(),
+            _ => {
+                let own = self.held().map(|held| held.numbers.clone()).filter(|_| !self.standing.is_moving);
+                differing(target, &own.unwrap_or_default())
+            }
+        };
+        self.failures = 0;
+        self.unusable_until = now + SLOW;
+        add(&mut self.unusable.cluster_ips, named.cluster_ips, limits::UNUSABLE);
+        add(&mut self.unusable.node_ports, named.node_ports, limits::UNUSABLE);
+        Some(self.unusable.clone())
+    }
+}
+
+/// Adds what is new, and forgets the oldest beyond `most`.
+fn add<T: PartialEq>(list: &mut Vec<T>, more: Vec<T>, most: usize) {
+    for one in more {
+        if !list.contains(&one) {
+            list.push(one);
+        }
+    }
+    list.drain(..list.len().saturating_sub(most));
+}
+
+/// Numbers of `target` that are not among `own`.
+fn differing(target: &Numbers, own: &Numbers) -> Unusable {
+    let ports = |numbers: &Numbers| {
+        let ports = numbers.node_ports.iter().map(|port| port.node_port);
+        ports.chain(numbers.health_check_node_port).collect::<Vec<_>>()
+    };
+    let own_ports = ports(own);
+    Unusable {
+        cluster_ips: target.cluster_ips.iter().filter(|ip| !own.cluster_ips.contains(ip)).copied().collect(),
+        node_ports: ports(target).into_iter().filter(|port| !own_ports.contains(port)).collect(),
+    }
+}
+
+/// The pinned numbers that a step replaces by others.
+fn replaced(held: &Held, step: &Step) -> Vec<Number> {
+    let (numbers, node_ports) = match step {
+        Step::Leave(numbers, _) => (Some(numbers), &numbers.node_ports),
+        Step::NodePorts(node_ports, _) => (None, node_ports),
+        _ => return Vec::new(),
+    };
+    let is_replaced = |number: &&Number| match number {
+        Number::ClusterIp(ip) => numbers.is_some_and(|numbers| !numbers.cluster_ips.contains(ip)),
+        Number::HealthCheck(port) => numbers.is_some_and(|numbers| numbers.health_check_node_port != Some(*port)),
+        Number::NodePort(own) => node_ports.iter().any(|target| {
+            (target.port, target.protocol) == (own.port, own.protocol) && target.node_port != own.node_port
+        }),
+    };
+    held.pinned.iter().filter(is_replaced).copied().collect()
+}
+
+#[cfg(test)]
+mod tests;
