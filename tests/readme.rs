@@ -38,6 +38,18 @@ fn advice(reason: Reason) -> &'static str {
     }
 }
 
+/// What an Event that is no refusal means.
+fn meaning(event: &str) -> &'static str {
+    match event {
+        "Renumbered" => "the host held a number of the Service and gave another, which the Service has now, too",
+        "StatusContested" => "find who else writes this Service's status, and stop it",
+        "LoadBalancerNotReady" => {
+            "the host's load-balancer controller reports a problem; ask the platform team if it lasts"
+        }
+        other => panic!("what does the Event {other} mean?"),
+    }
+}
+
 fn readme() -> String {
     std::fs::read_to_string(root().join("README.md")).unwrap()
 }
@@ -84,6 +96,15 @@ fn every_reason_is_told_with_what_to_do() {
         writeln!(table, "| `{}` | {outcome} | {} |", reason.as_str(), advice(reason)).unwrap();
     }
     assert_section("reasons", &(table + "\n"));
+}
+
+#[test]
+fn every_event_that_is_no_refusal_is_told_with_its_meaning() {
+    let mut table = "\n| Event | meaning |\n|---|---|\n".to_owned();
+    for event in k3k_expose_agent::EVENT_REASONS {
+        writeln!(table, "| `{event}` | {} |", meaning(event)).unwrap();
+    }
+    assert_section("events", &(table + "\n"));
 }
 
 #[test]

@@ -38,6 +38,8 @@ mod admin;
 mod agent;
 mod metrics;
 
+pub use write_back::EVENT_REASONS;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -17,6 +17,7 @@ use k3k_expose_proto::{Hash, Key, Outcome, Reason, Uid, limits};
 pub(crate) use decide::{Status, Step};
 pub(crate) use refusal::Refusal;
 pub(crate) use standing::{Held, K3K_FINALIZER, Standing, Wish};
+pub use words::EVENT_REASONS;
 pub(crate) use words::Event;
 
 use decide::Decision;

@@ -1,4 +1,6 @@
 //! What a tenant reads in Events about its own Services: a closed list of reasons, and no word about anybody else. Pure.
+//!
+//! A refusal's Event has the reason of the condition; the others are listed here.
 
 use std::net::IpAddr;
 
@@ -11,6 +13,15 @@ pub(super) const RENUMBERING: &str = "Renumbering";
 /// Type of the host's condition about load-balancer provisioning.
 const BALANCER_READY: &str = "expose.k3k.io/LoadBalancerReady";
 
+/// The Service has other numbers than before.
+const RENUMBERED: &str = "Renumbered";
+/// Its status is being overwritten by somebody else.
+const STATUS_CONTESTED: &str = "StatusContested";
+/// The host does not get on with its load balancer.
+const LOAD_BALANCER_NOT_READY: &str = "LoadBalancerNotReady";
+/// Reasons of Events beside those that a condition can have.
+pub const EVENT_REASONS: [&str; 3] = [RENUMBERED, STATUS_CONTESTED, LOAD_BALANCER_NOT_READY];
+
 /// What happened to a virtual Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
@@ -22,7 +33,7 @@ pub(crate) struct Event {
 impl Event {
     /// The Service has other numbers now.
     pub(super) fn renumbered(told: &[String]) -> Self {
-        Self { is_warning: false, reason: "Renumbered".to_owned(), note: told.join("; ") }
+        Self { is_warning: false, reason: RENUMBERED.to_owned(), note: told.join("; ") }
     }
 
     /// The Service is refused.
@@ -34,7 +45,7 @@ impl Event {
     pub(super) fn contested() -> Self {
         Self {
             is_warning: true,
-            reason: "StatusContested".to_owned(),
+            reason: STATUS_CONTESTED.to_owned(),
             note:
                 "something in this cluster keeps overwriting the status that comes from the host; it is left alone for \
                    five minutes"
@@ -46,7 +57,7 @@ impl Event {
     pub(super) fn of_condition(condition: &Condition) -> Option<Self> {
         (condition.condition_type == BALANCER_READY && condition.status == "False").then(|| Self {
             is_warning: true,
-            reason: "LoadBalancerNotReady".to_owned(),
+            reason: LOAD_BALANCER_NOT_READY.to_owned(),
             note: format!("the host reports a problem with the load balancer: {}", condition.reason),
         })
     }
