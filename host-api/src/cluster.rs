@@ -1,6 +1,7 @@
 //! k3k's `Cluster` (`k3k.io/v1beta1`), reduced to the fields that decide about a tenant. Pure.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use k3k_expose_proto::Uid;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -65,6 +66,9 @@ pub struct SyncServices {
     /// Whether k3k's own syncer writes twins. k3k's default is on.
     #[serde(default = "on")]
     pub enabled: bool,
+    /// Labels that a Service must have, to be exposed.
+    #[serde(default)]
+    pub selector: BTreeMap<String, String>,
 }
 
 /// What a tenant's Cluster says now.
@@ -76,13 +80,22 @@ pub struct ClusterState {
     pub k3k_syncs: bool,
     /// The virtual cluster for which a mass deletion is let through.
     pub mass_delete: Option<Uid>,
+    /// Labels that a Service must have, to be exposed.
+    pub selector: BTreeMap<String, String>,
 }
 
 impl ClusterState {
+    /// Whether the platform team exposes Services with these labels.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+
     /// Whether both lead to the same decisions.
     #[must_use]
     pub fn says_same_as(&self, other: &Self) -> bool {
-        (self.k3k_syncs, &self.mass_delete) == (other.k3k_syncs, &other.mass_delete)
+        let decides = |state: &Self| (state.k3k_syncs, state.mass_delete.clone(), state.selector.clone());
+        decides(self) == decides(other)
     }
 }
 
@@ -94,13 +107,14 @@ impl From<&Cluster> for ClusterState {
             revision: revision.and_then(|revision| revision.parse().ok()).unwrap_or_default(),
             k3k_syncs: cluster.spec.sync.services.enabled,
             mass_delete: allowed.and_then(|uid| Uid::parse(uid).ok()),
+            selector: cluster.spec.sync.services.selector.clone(),
         }
     }
 }
 
 impl Default for SyncServices {
     fn default() -> Self {
-        Self { enabled: on() }
+        Self { enabled: on(), selector: BTreeMap::new() }
     }
 }
 
@@ -150,6 +164,18 @@ mod tests {
             serde_json::from_str(r#"{"spec":{"mode":"hcp","sync":{"services":{"enabled":false}}}}"#).unwrap();
         assert_eq!(cluster.spec.mode, Mode::Hcp);
         assert!(!ClusterState::from(&cluster).k3k_syncs);
+    }
+
+    #[test]
+    fn a_selector_asks_for_every_one_of_its_labels() {
+        let cluster: Cluster =
+            serde_json::from_str(r#"{"spec":{"sync":{"services":{"selector":{"a":"1","b":"2"}}}}}"#).unwrap();
+        let state = ClusterState::from(&cluster);
+        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
+        assert!(state.selects(&labels(&[("a", "1"), ("b", "2"), ("c", "3")])));
+        assert!(!state.selects(&labels(&[("a", "1"), ("b", "3")])) && !state.selects(&labels(&[])));
+        let other = ClusterState { selector: BTreeMap::new(), ..state.clone() };
+        assert!(other.selects(&labels(&[])) && !other.says_same_as(&state));
     }
 
     #[test]

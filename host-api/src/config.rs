@@ -10,6 +10,8 @@ use clap::{CommandFactory, Parser};
 use k3k_expose_process::log;
 use k3k_expose_process::options::{self, Mistakes, OptionRow};
 
+use crate::numbers::Conflict;
+
 /// Makes and keeps the host twins of the Services of virtual clusters.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "k3k-expose-host-api", version)]
@@ -29,6 +31,9 @@ pub struct Raw {
     /// IP address and port of probes and metrics: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9464")]
     admin_address: String,
+    /// What happens when a cluster IP is held on the host: renumber (both sides move to another one) or report (no twin until it is free)
+    #[arg(long, env = "K3K_EXPOSE_CLUSTER_IP_CONFLICT", value_name = "HOW", default_value = "renumber")]
+    cluster_ip_conflict: String,
     /// What is logged: error, warn, info, debug, trace or off, also by module, separated by commas
     #[arg(long, env = "K3K_EXPOSE_LOG", value_name = "LEVELS", default_value = "info")]
     log: String,
@@ -50,6 +55,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// Where probes and metrics are served.
     pub admin_address: SocketAddr,
+    /// What happens when a cluster IP is held on the host.
+    pub cluster_ip_conflict: Conflict,
     /// What is logged.
     pub log: log::Levels,
     /// How it is logged.
@@ -92,6 +99,7 @@ impl TryFrom<Raw> for Config {
         let tls_key_file = mistakes.take("tls-key-file", required(raw.tls_key_file));
         let kubeconfig = mistakes.take("kubeconfig", raw.kubeconfig.map(options::path).transpose());
         let admin_address = mistakes.take("admin-address", options::address(&raw.admin_address));
+        let cluster_ip_conflict = mistakes.take("cluster-ip-conflict", conflict(&raw.cluster_ip_conflict));
         let log = mistakes.take("log", log::Levels::parse(&raw.log));
         let log_format = mistakes.take("log-format", log::Format::parse(&raw.log_format));
         let complete = || {
@@ -101,11 +109,20 @@ impl TryFrom<Raw> for Config {
                 tls_key_file: tls_key_file?,
                 kubeconfig: kubeconfig?,
                 admin_address: admin_address?,
+                cluster_ip_conflict: cluster_ip_conflict?,
                 log: log?,
                 log_format: log_format?,
             })
         };
         complete().ok_or(Invalid(mistakes.0))
+    }
+}
+
+fn conflict(raw: &str) -> Result<Conflict, &'static str> {
+    match raw {
+        "renumber" => Ok(Conflict::Renumber),
+        "report" => Ok(Conflict::Report),
+        _ => Err("must be renumber or report"),
     }
 }
 
@@ -122,6 +139,7 @@ mod tests {
         let config = Config::try_from(raw(&["--tls-cert-file=c.pem", "--tls-key-file=k.pem"])).unwrap();
         assert_eq!(config.listen_address.port(), 8443);
         assert_eq!(config.kubeconfig, None);
+        assert_eq!(config.cluster_ip_conflict, Conflict::Renumber);
     }
 
     #[test]
@@ -131,6 +149,7 @@ mod tests {
             "--tls-cert-file=",
             "--kubeconfig=",
             "--admin-address=localhost",
+            "--cluster-ip-conflict=fight",
             "--log=loud",
             "--log-format=xml",
         ]))

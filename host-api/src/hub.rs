@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::notice::Notice;
+use crate::numbers::Conflict;
 use crate::registry::Registry;
 use crate::session::SessionId;
 
@@ -36,9 +37,10 @@ struct State {
 impl Hub {
     /// A hub with the empty registry of the process `epoch`, and the notices that come out of it.
     #[must_use]
-    pub fn new(epoch: Uid) -> (Self, mpsc::Receiver<Notice>) {
+    pub fn new(epoch: Uid, conflict: Conflict) -> (Self, mpsc::Receiver<Notice>) {
         let (notices, published) = mpsc::channel(NOTICES);
-        let state = State { registry: Registry::new(epoch, fastrand::u64(..)), wakers: HashMap::new() };
+        let registry = Registry::new(epoch, fastrand::u64(..)).with_conflict(conflict);
+        let state = State { registry, wakers: HashMap::new() };
         (Self { state: Mutex::new(state), started: Instant::now(), work: Notify::new(), notices }, published)
     }
 

@@ -6,15 +6,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use k3k_expose_proto::message::{Answer, Object, Put};
-use k3k_expose_proto::{Hash, Key, Reason, Service, Tally, Uid};
+use k3k_expose_proto::message::{Answer, Condition, Ingress, Numbers, Object, Put, Unusable};
+use k3k_expose_proto::{Hash, Key, Outcome, Reason, Service, Tally, Uid};
 
 use crate::contest::Contest;
 use crate::notice::NoticeKind;
+use crate::numbers::{self, History};
 use crate::services::Blocker;
 use crate::session::{Phase, SessionId};
 use crate::tenant::Tenant;
-use crate::twin::Twin;
 
 /// One tenant's records.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub struct Ledger {
     pub emptied: bool,
     /// A twin of k3k's has been adopted: this is the virtual cluster that k3k served.
     pub adopted: bool,
-    /// The last notice about this tenant, so that none is given twice in a row.
-    pub noticed: Option<NoticeKind>,
+    /// The last notice of each kind about this tenant, so that none is given twice in a row.
+    pub noticed: Vec<NoticeKind>,
     /// The session that counts.
     pub session: Option<SessionId>,
     /// When sessions were taken over lately.
@@ -63,8 +63,14 @@ pub struct Record {
     pub stale: bool,
     /// How often the twin was undone.
     pub contest: Contest,
-    /// What it waits for.
-    pub blocker: Option<Blocker>,
+    /// What it waits for: the first of these to go makes it looked at again.
+    pub blockers: Vec<Blocker>,
+    /// Version of the answer that the agent knew when it said this.
+    pub seen: u64,
+    /// Numbers that the virtual cluster cannot give.
+    pub unusable: Unusable,
+    /// What was told and tried about its numbers.
+    pub history: History,
     /// The snapshot in which it was said last; 0 for none.
     said_in: u64,
 }
@@ -73,7 +79,41 @@ impl Record {
     /// Whether the last answer was this one and still holds.
     #[must_use]
     pub fn stands(&self, reason: Reason) -> bool {
-        !self.stale && self.object.is_none() && self.answer.as_ref().is_some_and(|answer| answer.reason == reason)
+        self.settled().is_some_and(|answer| answer.reason == reason)
+    }
+
+    /// Whether the twin was, as of the last answer, as far as it can be what the object asks for.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        let ours = |reason| !matches!(reason, Reason::Contested | Reason::WrongVirtualCluster | Reason::NameTaken);
+        self.settled()
+            .is_some_and(|answer| answer.outcome != Outcome::Pending && answer.numbers.is_some() && ours(answer.reason))
+    }
+
+    /// Whether the last answer refused a number to what is said now too.
+    #[must_use]
+    pub fn was_refused_number(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| {
+            let same = (&answer.uid, answer.hash) == (&self.uid, self.hash);
+            same && answer.outcome == Outcome::Rejected && numbers::REASONS.contains(&answer.reason)
+        })
+    }
+
+    /// Takes in which numbers are told with an answer.
+    pub fn told(&mut self, reason: Reason, own: &Numbers, version: u64) {
+        let Some(object) = self.object.as_ref().filter(|_| reason.outcome() != Outcome::Pending) else {
+            return;
+        };
+        let (differs, unwished) = numbers::compare(object, own);
+        self.history.unwished = unwished;
+        // The agent brings the object to numbers that were found for it, not to those of a twin that could not be changed.
+        if numbers::REASONS.contains(&reason) {
+            self.history.given = differs.then(|| self.history.given.unwrap_or(version));
+        }
+    }
+
+    fn settled(&self) -> Option<&Answer> {
+        self.answer.as_ref().filter(|_| !self.stale && self.object.is_none())
     }
 }
 
@@ -97,7 +137,7 @@ impl Ledger {
             complete: false,
             emptied: false,
             adopted: false,
-            noticed: None,
+            noticed: Vec::new(),
             session: None,
             takeovers: VecDeque::new(),
             pods_labeled: None,
@@ -138,9 +178,14 @@ impl Ledger {
         self.records.iter()
     }
 
+    /// What was told and tried about the numbers of all records.
+    pub fn histories(&mut self) -> impl Iterator<Item = &mut History> {
+        self.records.values_mut().map(|record| &mut record.history)
+    }
+
     /// Takes in an object.
     pub fn put(&mut self, put: Put, phase: &mut Phase) -> Said {
-        let Put { key, uid, hash, object: Object::Service(service), .. } = put;
+        let Put { key, uid, hash, seen, unusable, object: Object::Service(service) } = put;
         let (number, said) = match phase {
             Phase::Snapshot { number, said } => (*number, Some(said)),
             Phase::Changes => (0, None),
@@ -157,9 +202,29 @@ impl Ledger {
             said.add(&key, &uid, hash);
         }
         let same = old.as_ref().is_some_and(|old| old.uid == uid && old.hash == hash && old.stands(Reason::Applied));
-        let (answer, contest, blocker) = old.map(|old| (old.answer, old.contest, old.blocker)).unwrap_or_default();
+        // A wish that was outdated counts once the agent has seen what it was told.
+        let counts = |seen| old.as_ref().and_then(|old| old.history.given).is_none_or(|given| seen >= given);
+        let same = same && unusable.is_empty() && counts(seen) == counts(old.as_ref().map_or(0, |old| old.seen));
         let object = (!same).then_some(service);
-        let record = Record { uid, hash, object, answer, stale: false, contest, blocker, said_in: number };
+        let record = match old {
+            Some(old) => {
+                let history = if old.uid == uid { old.history } else { History::default() };
+                Record { uid, hash, object, stale: false, seen, unusable, history, said_in: number, ..old }
+            }
+            None => Record {
+                uid,
+                hash,
+                object,
+                answer: None,
+                stale: false,
+                contest: Contest::default(),
+                blockers: Vec::new(),
+                seen,
+                unusable,
+                history: History::default(),
+                said_in: number,
+            },
+        };
         self.records.insert(key, record);
         if same { Said::Known } else { Said::New }
     }
@@ -198,6 +263,17 @@ impl Ledger {
         self.by_version.insert(version, key.clone());
     }
 
+    /// Tells once more what was answered, with what has changed on the host since. Whether the object is needed stays as it is.
+    pub fn tell_again(&mut self, key: &Key, version: u64, change: impl FnOnce(&mut Answer)) {
+        let Some(answer) = self.records.get_mut(key).and_then(|record| record.answer.as_mut()) else {
+            return;
+        };
+        self.by_version.remove(&answer.version);
+        answer.version = version;
+        change(answer);
+        self.by_version.insert(version, key.clone());
+    }
+
     /// The oldest answer that is newer than `version`.
     #[must_use]
     pub fn answer_after(&self, version: u64) -> Option<&Answer> {
@@ -215,9 +291,29 @@ impl Ledger {
     }
 }
 
+/// What a tenant may see of its twin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// What it holds.
+    pub numbers: Numbers,
+    /// Its load balancer's addresses.
+    pub load_balancer: Vec<Ingress>,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+}
+
 /// An answer about a record, with what stands on the host.
 #[must_use]
-pub fn answer(key: &Key, record: &Record, version: u64, reason: Reason, message: &str, twin: Option<&Twin>) -> Answer {
+pub fn answer(
+    key: &Key,
+    record: &Record,
+    version: u64,
+    reason: Reason,
+    message: String,
+    twin: Option<Shown>,
+) -> Answer {
+    let numbers = twin.as_ref().map(|twin| twin.numbers.clone());
+    let Shown { load_balancer, conditions, .. } = twin.unwrap_or_default();
     Answer {
         key: key.clone(),
         uid: record.uid.clone(),
@@ -225,10 +321,10 @@ pub fn answer(key: &Key, record: &Record, version: u64, reason: Reason, message:
         version,
         outcome: reason.outcome(),
         reason,
-        message: message.to_owned(),
-        numbers: twin.map(Twin::numbers),
-        load_balancer: twin.map(|twin| twin.ingress.clone()).unwrap_or_default(),
-        conditions: twin.map(|twin| twin.conditions.clone()).unwrap_or_default(),
+        message,
+        numbers,
+        load_balancer,
+        conditions,
     }
 }
 
@@ -265,7 +361,7 @@ mod tests {
     }
 
     fn settle(ledger: &mut Ledger, name: &str, version: u64, reason: Reason) {
-        ledger.answer(&key(name), version, |record| answer(&key(name), record, version, reason, "", None));
+        ledger.answer(&key(name), version, |record| answer(&key(name), record, version, reason, String::new(), None));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! host-api: makes and keeps the host twins of the Services of virtual clusters.
 //!
 //! In the order in which a line travels: who is speaking (`authenticate`, `identify`, `tenant`), the stream (`router`,
-//! `stream`, `session`), what is known (`registry`, `ledger`, `services`, `twin`), what should be (`translate`, `plan`,
-//! `guard`), and the writes (`write`, `refusal`, `pace`). Files that do I/O say so in their first line; all others are
+//! `stream`, `session`), what is known (`registry`, `ledger`, `services`, `twin`, `trouble`, `ranges`, `quota`),
+//! what should be (`translate`, `numbers`, `plan`, `guard`), and the writes (`write`, `refusal`, `pace`). Files that do I/O say so in their first line; all others are
 //! pure.
 
 pub mod config;
@@ -25,9 +25,13 @@ pub mod stream;
 
 pub mod guard;
 pub mod name;
+pub mod numbers;
 pub mod plan;
+pub mod quota;
+pub mod ranges;
 pub mod services;
 pub mod translate;
+pub mod trouble;
 pub mod twin;
 
 pub mod pace;

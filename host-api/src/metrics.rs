@@ -40,6 +40,7 @@ pub struct Metrics {
     sessions: Gauge,
     objects: Family<Label, Gauge>,
     queued: Gauge,
+    two_writers: Gauge,
     opened: Counter,
     ended: Family<Label, Counter>,
     refused: Family<Label, Counter>,
@@ -57,6 +58,7 @@ impl Metrics {
             sessions: Gauge::default(),
             objects: Family::default(),
             queued: Gauge::default(),
+            two_writers: Gauge::default(),
             opened: Counter::default(),
             ended: Family::default(),
             refused: Family::default(),
@@ -67,6 +69,11 @@ impl Metrics {
         registry.register("sessions", "Open sessions", metrics.sessions.clone());
         registry.register("services", "Services of all tenants by the reason of their answer", metrics.objects.clone());
         registry.register("queued", "Services that wait to be written or are being written", metrics.queued.clone());
+        registry.register(
+            "two_writers",
+            "Tenants with a session for which k3k's own Service sync is on too",
+            metrics.two_writers.clone(),
+        );
         registry.register("sessions_opened", "Sessions opened", metrics.opened.clone());
         registry.register("sessions_ended", "Sessions ended by reason", metrics.ended.clone());
         registry.register("sessions_refused", "Sessions refused by reason", metrics.refused.clone());
@@ -118,6 +125,7 @@ impl Metrics {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.sessions.set(gauge(census.sessions));
         self.queued.set(gauge(census.queued));
+        self.two_writers.set(gauge(census.two_writers));
         self.objects.clear();
         for (reason, count) in &census.objects {
             let reason = reason.map_or("Unanswered", k3k_expose_proto::Reason::as_str);
@@ -153,11 +161,13 @@ const fn word(refusal: Refusal) -> &'static str {
         Refusal::Conflict => "conflict",
         Refusal::Exists => "exists",
         Refusal::Held(Number::ClusterIp) => "cluster_ip_held",
-        Refusal::Held(Number::NodePort) => "node_port_held",
+        Refusal::Held(Number::NodePort(_)) => "node_port_held",
         Refusal::OutOfRange(Number::ClusterIp) => "cluster_ip_out_of_range",
-        Refusal::OutOfRange(Number::NodePort) => "node_port_out_of_range",
+        Refusal::OutOfRange(Number::NodePort(_)) => "node_port_out_of_range",
         Refusal::Family => "family",
         Refusal::Immutable => "immutable",
+        Refusal::Quota => "quota",
+        Refusal::Admission => "admission",
         Refusal::Denied => "denied",
         Refusal::Overloaded => "overloaded",
         Refusal::Unavailable => "unavailable",

@@ -32,9 +32,15 @@ pub enum NoticeKind {
         /// Number of twins.
         standing: usize,
     },
+    /// k3k's own Service sync is on, so k3k writes what host-api should write.
+    TwoWriters,
     /// The Cluster's mode has no tenant pods on the host.
     UnsupportedMode,
 }
+
+/// What to do about two writers, for the Cluster's Event and for the agent's log.
+pub const TWO_WRITERS: &str = "k3k's own Service sync is on, so nothing is written for this virtual cluster until it is \
+                               off: set spec.sync.services.enabled to false on the Cluster";
 
 impl NoticeKind {
     /// The Event's reason.
@@ -43,6 +49,7 @@ impl NoticeKind {
         match self {
             Self::WrongVirtualCluster { .. } => "WrongVirtualCluster",
             Self::Emptied { .. } => "VirtualClusterEmptied",
+            Self::TwoWriters => "TwoWriters",
             Self::UnsupportedMode => "UnsupportedMode",
         }
     }
@@ -62,6 +69,7 @@ impl NoticeKind {
                 "the virtual cluster has no Services but {standing} stand on the host; none of them is deleted: {}",
                 through(speaks)
             ),
+            Self::TwoWriters => TWO_WRITERS.to_owned(),
             Self::UnsupportedMode => "exposure is not available in this mode: only a Cluster in shared mode runs its \
                                       pods on the host"
                 .to_owned(),

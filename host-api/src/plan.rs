@@ -176,7 +176,9 @@ fn step(spec: &ServiceSpec, current: &ServiceSpec, renewed: bool, road: Road) ->
 /// The desired spec with every number and default that the tenant left to the host taken from what stands.
 fn complete(desired: &ServiceSpec, current: &ServiceSpec) -> ServiceSpec {
     let mut spec = desired.clone();
-    let allocated = current.cluster_ip.as_deref().is_some_and(|ip| ip != HEADLESS);
+    let primary = |spec: &ServiceSpec| spec.ip_families.as_ref().and_then(|families| families.first().cloned());
+    let other_family = spec.ip_families.is_some() && primary(&spec) != primary(current);
+    let allocated = current.cluster_ip.as_deref().is_some_and(|ip| ip != HEADLESS) && !other_family;
     // A host that expands a preferred dual stack, or lacks a family of it, is not fought.
     let preferred = spec.ip_family_policy.as_deref() == Some("PreferDualStack");
     if allocated && (spec.cluster_ip.is_none() || preferred && spec.cluster_ip == current.cluster_ip) {
@@ -200,9 +202,12 @@ fn complete(desired: &ServiceSpec, current: &ServiceSpec) -> ServiceSpec {
     }
     // A load balancer that shall do without node ports leaves none to the host.
     if external && spec.allocate_load_balancer_node_ports != Some(false) {
+        let wished: Vec<_> = spec.ports.iter().flatten().map(|port| (port.protocol.clone(), port.node_port)).collect();
         for port in spec.ports.iter_mut().flatten().filter(|port| port.node_port.is_none()) {
             let same = current.ports.iter().flatten().find(|p| p.port == port.port && p.protocol == port.protocol);
-            port.node_port = same.and_then(|same| same.node_port);
+            // Another port of the Service may ask for what this one had.
+            let kept = same.filter(|same| !wished.contains(&(same.protocol.clone(), same.node_port)));
+            port.node_port = kept.and_then(|same| same.node_port);
         }
     }
     if spec.type_.as_deref() == Some("LoadBalancer") {

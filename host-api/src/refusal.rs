@@ -22,7 +22,11 @@ pub enum Refusal {
     Family,
     /// A field cannot change in place.
     Immutable,
-    /// The host refuses the object: quota, admission or validation.
+    /// A quota of the namespace is used up.
+    Quota,
+    /// A webhook or an admission policy denies the object.
+    Admission,
+    /// The host refuses the object for another reason.
     Denied,
     /// The API server asks for less (429).
     Overloaded,
@@ -35,8 +39,8 @@ pub enum Refusal {
 pub enum Number {
     /// A cluster IP.
     ClusterIp,
-    /// A node port, or the health-check node port.
-    NodePort,
+    /// A node port, or the health-check node port: this one, if the API server names it.
+    NodePort(Option<u16>),
 }
 
 /// Reads a failed call.
@@ -49,6 +53,10 @@ pub fn read(error: &kube::Error) -> Refusal {
 }
 
 fn read_status(status: &Status) -> Refusal {
+    // Whoever denies chooses the status freely among those below 500.
+    if (400..=499).contains(&status.code) && is_of_admission(&status.message) {
+        return Refusal::Admission;
+    }
     match (status.code, status.reason.as_str()) {
         (404, _) => Refusal::Absent,
         (409, "AlreadyExists") => Refusal::Exists,
@@ -56,10 +64,11 @@ fn read_status(status: &Status) -> Refusal {
         (422, _) => invalid(status),
         (429, _) => Refusal::Overloaded,
         (500, _) if status.message.contains("allocate requested HealthCheck NodePort") => {
-            Refusal::Held(Number::NodePort)
+            Refusal::Held(Number::NodePort(port_after(&status.message, "HealthCheck NodePort ")))
         }
         (401, _) => Refusal::Unavailable,
         (403, _) if is_of_the_caller(&status.message) => Refusal::Unavailable,
+        (403, _) if status.message.contains("exceeded quota") => Refusal::Quota,
         (400..=499, _) => Refusal::Denied,
         _ => Refusal::Unavailable,
     }
@@ -71,11 +80,24 @@ fn is_of_the_caller(message: &str) -> bool {
     message.contains(" is forbidden: User \"") && message.contains("\" cannot ")
 }
 
+/// The words of a webhook's denial and of a ValidatingAdmissionPolicy's in k8s.io/apiserver.
+fn is_of_admission(message: &str) -> bool {
+    let says = |who: &str, what: &str| message.contains(who) && message.contains(what);
+    says("admission webhook \"", " denied the request") || says("ValidatingAdmissionPolicy '", " denied request")
+}
+
+/// The port that is named right after some words.
+fn port_after(message: &str, words: &str) -> Option<u16> {
+    let (_, rest) = message.split_once(words)?;
+    rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+}
+
 fn invalid(status: &Status) -> Refusal {
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
     let says = |words: &str| status.message.contains(words);
     let about = |part: &str| causes.iter().any(|cause| cause.field.contains(part));
-    let number = if about("odePort") { Some(Number::NodePort) } else { None };
+    let named = || port_after(&causes.iter().find(|cause| cause.field.contains("odePort"))?.message, "Invalid value: ");
+    let number = if about("odePort") { Some(Number::NodePort(named())) } else { None };
     let number = number.or_else(|| about("clusterIP").then_some(Number::ClusterIp));
     match number {
         Some(number) if says("already allocated") => Refusal::Held(number),
@@ -119,16 +141,21 @@ mod tests {
                 Refusal::OutOfRange(Number::ClusterIp),
             ),
             (
-                of(422, "Invalid", "spec.ports[0].nodePort", "provided port is already allocated"),
-                Refusal::Held(Number::NodePort),
+                of(
+                    422,
+                    "Invalid",
+                    "spec.ports[0].nodePort",
+                    "Invalid value: 30080: provided port is already allocated",
+                ),
+                Refusal::Held(Number::NodePort(Some(30_080))),
             ),
             (
                 of(422, "Invalid", "spec.ports[0].nodePort", "provided port is not in the valid range"),
-                Refusal::OutOfRange(Number::NodePort),
+                Refusal::OutOfRange(Number::NodePort(None)),
             ),
             (
                 of(500, "InternalError", "", "failed to allocate requested HealthCheck NodePort 31000: taken"),
-                Refusal::Held(Number::NodePort),
+                Refusal::Held(Number::NodePort(Some(31_000))),
             ),
             (of(422, "Invalid", "spec.loadBalancerClass", "may not change once set"), Refusal::Immutable),
             (of(422, "Invalid", "spec.clusterIPs[0]", "may not change once set"), Refusal::Immutable),
@@ -142,7 +169,19 @@ mod tests {
                     "services \"x\" is forbidden: exceeded quota: q, requested: services=1, used: services=1, limited: \
                      services=1",
                 ),
-                Refusal::Denied,
+                Refusal::Quota,
+            ),
+            (of(403, "Forbidden", "", "services \"x\" is forbidden: not here"), Refusal::Denied),
+            (of(400, "BadRequest", "", "admission webhook \"a.b\" denied the request: no"), Refusal::Admission),
+            (of(409, "Conflict", "", "admission webhook \"a.b\" denied the request: no"), Refusal::Admission),
+            (
+                of(
+                    422,
+                    "Invalid",
+                    "",
+                    "services \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+                ),
+                Refusal::Admission,
             ),
             (
                 of(

@@ -7,8 +7,11 @@
 mod circle;
 mod events;
 mod judge;
+mod refused;
+mod room;
 mod sessions;
 mod settle;
+mod wishes;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,9 +22,13 @@ use k3k_expose_proto::{Key, Reason, Uid};
 use crate::cluster::ClusterState;
 use crate::ledger::Ledger;
 use crate::notice::Notice;
+use crate::numbers::Conflict;
 use crate::queue::Queue;
+use crate::quota::Quotas;
+use crate::ranges::Ranges;
 use crate::services::{Blocker, HostName, HostServices};
 use crate::session::{Session, SessionId};
+use crate::trouble::Troubles;
 
 pub use judge::Task;
 pub use sessions::NotOpened;
@@ -35,7 +42,11 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Registry {
     epoch: Uid,
+    conflict: Conflict,
     services: HostServices,
+    ranges: Ranges,
+    quotas: Quotas,
+    troubles: Troubles,
     clusters: HashMap<Uid, ClusterState>,
     tenants: HashMap<Uid, Ledger>,
     sessions: HashMap<SessionId, Session>,
@@ -71,6 +82,8 @@ pub struct Census {
     pub objects: BTreeMap<Option<Reason>, usize>,
     /// Objects that wait for the writer or are being written.
     pub queued: usize,
+    /// Tenants with a session for which k3k's own sync is on too.
+    pub two_writers: usize,
 }
 
 impl Registry {
@@ -79,7 +92,11 @@ impl Registry {
     pub fn new(epoch: Uid, seed: u64) -> Self {
         Self {
             epoch,
+            conflict: Conflict::default(),
             services: HostServices::default(),
+            ranges: Ranges::default(),
+            quotas: Quotas::default(),
+            troubles: Troubles::default(),
             clusters: HashMap::new(),
             tenants: HashMap::new(),
             sessions: HashMap::new(),
@@ -93,6 +110,12 @@ impl Registry {
             last_version: 0,
             effects: Effects::default(),
         }
+    }
+
+    /// The same, with another way to deal with cluster IPs that the host cannot give.
+    #[must_use]
+    pub fn with_conflict(self, conflict: Conflict) -> Self {
+        Self { conflict, ..self }
     }
 
     /// What has to be done since the last call.
@@ -129,13 +152,17 @@ impl Registry {
                 self.need(&tenant, &key);
             }
         }
-        self.retries.first().map(|(time, _, _)| *time)
+        self.tell_troubles(now);
+        let retry = self.retries.first().map(|(time, _, _)| *time);
+        retry.into_iter().chain(self.troubles.next()).min()
     }
 
     /// Counts for metrics and probes.
     #[must_use]
     pub fn census(&self) -> Census {
         let mut census = Census { sessions: self.sessions.len(), queued: self.queue.len(), ..Census::default() };
+        let in_session = self.tenants.iter().filter(|(_, ledger)| ledger.session.is_some());
+        census.two_writers = in_session.filter(|(tenant, _)| self.k3k_syncs(tenant)).count();
         for (_, record) in self.tenants.values().flat_map(Ledger::records) {
             *census.objects.entry(record.answer.as_ref().map(|answer| answer.reason)).or_default() += 1;
         }
@@ -162,6 +189,13 @@ impl Registry {
                 self.queue.add(tenant, key.clone());
                 self.effects.work = true;
             }
+        }
+    }
+
+    /// Looks again at every object that waits for this.
+    fn wake(&mut self, blocker: &Blocker) {
+        for (tenant, key) in self.waiting.remove(blocker).unwrap_or_default() {
+            self.need(&tenant, &key);
         }
     }
 

@@ -23,7 +23,8 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
 use crate::router::{self, Server};
-use crate::{report, watch, write};
+use crate::watch::{self, room};
+use crate::{report, write};
 
 /// Time that sessions and writes under way have to end after the first signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -50,7 +51,7 @@ pub async fn run(config: Config) -> Result<()> {
     let metrics = Arc::new(Metrics::new());
     // Names this process among all that ever answered an agent.
     let epoch = Uid::parse(&format!("{:032x}", fastrand::u128(..))).context("cannot name this process")?;
-    let (hub, notices) = Hub::new(epoch);
+    let (hub, notices) = Hub::new(epoch, config.cluster_ip_conflict);
     let hub = Arc::new(hub);
     let [services, clusters, pods] = ["services", "clusters", "server-pods"].map(Ready::new);
     let watches: Arc<[Ready]> = Arc::new([services.clone(), clusters.clone(), pods.clone()]);
@@ -74,9 +75,13 @@ pub async fn run(config: Config) -> Result<()> {
     );
     let watches = async {
         tokio::join!(
-            watch::services(Arc::clone(&hub), client.clone(), services),
+            watch::services(Arc::clone(&hub), client.clone(), services.clone()),
             watch::clusters(Arc::clone(&hub), client.clone(), clusters),
             watch::server_pods(Arc::clone(&hub), client.clone(), pods),
+            room::quotas(Arc::clone(&hub), client.clone()),
+            room::ranges(Arc::clone(&hub), client.clone()),
+            room::addresses(Arc::clone(&hub), client.clone()),
+            room::warnings(Arc::clone(&hub), client.clone(), services),
         );
     };
     let work = async {

@@ -3,7 +3,7 @@
 //! Knowing who holds a number spares a write that could only fail, and tells when to try again: by the event that frees
 //! it, not by polling.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
@@ -37,6 +37,10 @@ pub enum Blocker {
     ClusterIp(IpAddr),
     /// A node port that somebody else holds.
     NodePort(u16),
+    /// A quota of this namespace that is used up.
+    Quota(String),
+    /// The host's ranges of cluster IPs.
+    Ranges,
 }
 
 /// What an event changed.
@@ -55,6 +59,8 @@ pub struct HostServices {
     known: HashMap<String, BTreeMap<String, HostService>>,
     cluster_ips: HashMap<IpAddr, HostName>,
     node_ports: HashMap<u16, HostName>,
+    // Held by an IPAddress object that somebody made without a Service.
+    reserved_ips: HashSet<IpAddr>,
     newest: u64,
 }
 
@@ -129,22 +135,33 @@ impl HostServices {
     #[must_use]
     pub fn holder(&self, of: &Blocker) -> Option<&HostName> {
         match of {
-            Blocker::Name(_) => None,
+            Blocker::Name(_) | Blocker::Quota(_) | Blocker::Ranges => None,
             Blocker::ClusterIp(ip) => self.cluster_ips.get(ip),
             Blocker::NodePort(port) => self.node_ports.get(port),
         }
     }
 
-    /// Who else than `at` holds a cluster IP.
+    /// Whether a cluster IP is held without a Service.
     #[must_use]
-    pub fn holds_cluster_ip(&self, at: &HostName, ip: IpAddr) -> bool {
-        self.cluster_ips.get(&ip).is_some_and(|holder| holder != at)
+    pub fn is_reserved(&self, of: &Blocker) -> bool {
+        matches!(of, Blocker::ClusterIp(ip) if self.reserved_ips.contains(ip))
     }
 
-    /// Who else than `at` holds a node port. The API server counts node ports over all protocols.
+    /// Takes it that a cluster IP is held, or not held any more, without a Service. Tells whether that is new.
+    pub fn reserve(&mut self, ip: IpAddr, held: bool) -> bool {
+        if held { self.reserved_ips.insert(ip) } else { self.reserved_ips.remove(&ip) }
+    }
+
+    /// Cluster IPs that are held without a Service.
     #[must_use]
-    pub fn holds_node_port(&self, at: &HostName, port: u16) -> bool {
-        self.node_ports.get(&port).is_some_and(|holder| holder != at)
+    pub fn reserved(&self) -> Vec<IpAddr> {
+        self.reserved_ips.iter().copied().collect()
+    }
+
+    /// Who else than `at` holds a number. The API server counts node ports over all protocols.
+    #[must_use]
+    pub fn other_holder(&self, at: &HostName, of: &Blocker) -> Option<&HostName> {
+        self.holder(of).filter(|holder| *holder != at)
     }
 
     fn parse(service: Service) -> (HostName, HostService) {
@@ -216,12 +233,15 @@ mod tests {
     fn who_holds_a_number_is_known_and_freed_numbers_are_told() {
         let mut services = HostServices::default();
         services.seen(service("a", 1, 30_001)).unwrap();
-        assert!(services.holds_node_port(&at("b"), 30_001) && !services.holds_node_port(&at("a"), 30_001));
+        assert!(
+            services.other_holder(&at("b"), &Blocker::NodePort(30_001)).is_some()
+                && services.other_holder(&at("a"), &Blocker::NodePort(30_001)).is_none()
+        );
         let change = services.seen(service("a", 2, 30_002)).unwrap();
         assert_eq!(change.freed, [Blocker::ClusterIp("10.43.0.1".parse().unwrap()), Blocker::NodePort(30_001)]);
         let change = services.gone(at("a"), Some("3")).unwrap();
         assert!(change.freed.contains(&Blocker::NodePort(30_002)) && change.freed.contains(&Blocker::Name(at("a"))));
-        assert!(!services.holds_node_port(&at("b"), 30_002));
+        assert!(services.other_holder(&at("b"), &Blocker::NodePort(30_002)).is_none());
     }
 
     #[test]
@@ -230,7 +250,7 @@ mod tests {
         services.seen(service("a", 5, 30_005)).unwrap();
         assert_eq!(services.seen(service("a", 4, 30_004)), None);
         assert_eq!(services.answered(service("a", 5, 30_005)), None);
-        assert!(services.holds_node_port(&at("b"), 30_005));
+        assert!(services.other_holder(&at("b"), &Blocker::NodePort(30_005)).is_some());
     }
 
     #[test]
@@ -257,6 +277,6 @@ mod tests {
         services.seen(service("a", 1, 30_001)).unwrap();
         services.seen(service("b", 2, 30_001)).unwrap();
         assert_eq!(services.gone(at("a"), Some("3")).unwrap().freed, [Blocker::Name(at("a"))]);
-        assert!(services.holds_node_port(&at("a"), 30_001));
+        assert!(services.other_holder(&at("a"), &Blocker::NodePort(30_001)).is_some());
     }
 }

@@ -26,6 +26,8 @@ pub struct Session {
     pub wants: BTreeSet<Key>,
     /// Ask for everything.
     pub wants_all: bool,
+    /// What was told last of k3k's own sync.
+    pub told_k3k_syncs: bool,
     /// It is over, for this reason.
     pub bye: Option<Bye>,
 }

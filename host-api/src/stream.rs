@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use k3k_expose_proto::limits::{BEAT, DRAIN, HELLO, SILENCE};
 use k3k_expose_proto::line::{self, LineError, Lines};
-use k3k_expose_proto::message::{Bye, ByeReason, HostBeat};
+use k3k_expose_proto::message::{Bye, ByeReason};
 use k3k_expose_proto::{FromAgent, FromHost};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -162,7 +162,7 @@ async fn tell(hub: &Hub, id: SessionId, out: &Outbound) -> Option<Bye> {
                 () = waker.notified() => continue,
                 () = sleep_until(beat) => {
                     beat = Instant::now() + beat_after();
-                    append(&mut chunk, &FromHost::Beat(HostBeat { k3k_syncs: true }));
+                    append(&mut chunk, &hub.with(|registry, _| registry.host_beat(id)));
                 }
             }
         }

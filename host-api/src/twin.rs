@@ -156,6 +156,12 @@ impl Twin {
         held(&self.spec)
     }
 
+    /// Whether it asks for a load balancer.
+    #[must_use]
+    pub fn is_balancer(&self) -> bool {
+        self.spec.type_.as_deref() == Some("LoadBalancer")
+    }
+
     /// Whether two states differ in what we are to keep. Status and revision are others' business.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
@@ -228,7 +234,9 @@ pub fn normalize(mut spec: ServiceSpec) -> ServiceSpec {
     spec
 }
 
-fn held(spec: &ServiceSpec) -> Held {
+/// The numbers that a spec names.
+#[must_use]
+pub fn held(spec: &ServiceSpec) -> Held {
     let cluster_ips = match (&spec.cluster_ips, &spec.cluster_ip) {
         (Some(ips), _) => ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
         (None, Some(ip)) => ip.parse().into_iter().collect(),

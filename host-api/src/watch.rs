@@ -1,5 +1,7 @@
 //! Watches of the host: Services, Clusters and server pods, each into the registry. I/O.
 
+pub mod room;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +16,16 @@ use kube::runtime::utils::ResetTimerBackoff;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::cluster::{Cluster, ClusterState};
 use crate::hub::Hub;
 use crate::ready::Ready;
 use crate::services::HostName;
+
+/// Time until the host is asked again for what it did not serve: it may have been upgraded.
+const UNSERVED: Duration = Duration::from_secs(300);
 
 /// Watches all Services. Never ends.
 pub async fn services(hub: Arc<Hub>, client: Client, ready: Ready) {
@@ -103,7 +109,8 @@ pub async fn server_pods(hub: Arc<Hub>, client: Client, ready: Ready) {
     drive("server pods", watch(Api::all(client), config), &mut handle).await;
 }
 
-/// Feeds a watch into `handle`, through errors, with delays from 0.2 s doubling to 3 s.
+/// Feeds a watch into `handle`, through errors, with delays from 0.2 s doubling to 3 s; what the API server does not serve at
+/// all, with delays of [`UNSERVED`].
 async fn drive<K>(
     what: &'static str,
     stream: impl Stream<Item = watcher::Result<Event<K>>>,
@@ -116,6 +123,7 @@ async fn drive<K>(
         .without_max_times();
     let delays = ResetTimerBackoff::new(ExponentialBackoff::from(delays), Duration::from_secs(120));
     let mut stream = std::pin::pin!(stream.backoff(delays));
+    let mut unserved = false;
     loop {
         match stream.try_next().await {
             Ok(Some(event)) => {
@@ -125,7 +133,18 @@ async fn drive<K>(
                 handle(event);
             }
             Ok(None) => return,
+            Err(error) if is_unserved(&error) => {
+                if !std::mem::replace(&mut unserved, true) {
+                    info!(what, "the host does not serve this, so it is not watched");
+                }
+                sleep(UNSERVED).await;
+            }
             Err(error) => warn!(what, error = causes(&error), "watch failed, tried again"),
         }
     }
+}
+
+/// Whether the host is too old to know what is to be watched.
+fn is_unserved(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }

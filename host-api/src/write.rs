@@ -1,7 +1,7 @@
 //! Carries out what the registry decides, call by call, on the host's API server. I/O.
 //!
 //! The trap: a number is drawn before a name is checked, so a create whose own name is taken fails with "already
-//! allocated". The name is therefore read live before a conflict of numbers is believed.
+//! allocated". The name is therefore read live before a conflict of numbers is believed, and then the holder is looked for.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use k3k_expose_process::quote::causes;
 use k3k_expose_proto::{Hash, Key, Uid};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::IPAddress;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -86,28 +87,24 @@ impl Writer {
         let mut road = Road::default();
         let first = self.hub.with(|registry, _| registry.wish(tenant, key));
         for _ in 0..CALLS {
-            let (task, tried) = self.hub.with(|registry, now| {
+            let (task, wish) = self.hub.with(|registry, now| {
                 let task = registry.decide(tenant, key, road, now);
                 (task, registry.wish(tenant, key))
             });
-            let tried = tried.as_ref();
-            let (at, refused) = match task {
+            let give_up = |refusal| self.give_up(tenant, key, wish.as_ref(), &task, refusal);
+            let (at, refused) = match &task {
                 Task::Settled => return false,
-                Task::InspectPods { namespace, cluster } => match self.pods_labeled(&namespace, &cluster).await {
+                Task::InspectPods { namespace, cluster } => match self.pods_labeled(namespace, cluster).await {
                     Ok(labeled) => {
                         self.hub.with(|registry, now| registry.pods_inspected(tenant, labeled, now));
                         continue;
                     }
-                    Err(refusal) => return self.give_up(tenant, key, tried, refusal),
+                    Err(refusal) => return give_up(refusal),
                 },
-                Task::Create(at, service) => (at.clone(), self.create(&at, &service, patience).await),
-                Task::Patch(at, patch) => match self.patch(&at, &patch, patience).await {
-                    // A patch has found its Service, so here it is the number that is in the way.
-                    Err(refusal @ Refusal::Held(_)) => return self.give_up(tenant, key, tried, refusal),
-                    result => (at, result),
-                },
+                Task::Create(at, service) => (at, self.create(at, service, patience).await),
+                Task::Patch(at, patch) => (at, self.patch(at, patch, patience).await),
                 Task::Delete { at, uid, resource_version } => {
-                    let result = self.delete(&at, uid, resource_version, patience).await;
+                    let result = self.delete(at, uid.clone(), resource_version.clone(), patience).await;
                     if result.is_ok() && self.hub.with(|registry, _| registry.deleted(tenant, key)) {
                         return false;
                     }
@@ -116,21 +113,27 @@ impl Writer {
             };
             match refused {
                 Ok(()) => {}
+                // A patch has found its Service, so here it is the number that is in the way.
+                Err(refusal @ Refusal::Held(_)) if matches!(task, Task::Patch(..)) => {
+                    self.look_for_holder(tenant, key, &task).await;
+                    return give_up(refusal);
+                }
                 Err(refusal @ (Refusal::Conflict | Refusal::Exists | Refusal::Absent | Refusal::Held(_))) => {
-                    match self.read(&at).await {
-                        Err(unread) => return self.give_up(tenant, key, tried, unread),
+                    match self.read(at).await {
+                        Err(unread) => return give_up(unread),
                         // Only now is it known that the number, not the name, was in the way.
                         Ok(false) if matches!(refusal, Refusal::Held(_)) => {
-                            return self.give_up(tenant, key, tried, refusal);
+                            self.look_for_holder(tenant, key, &task).await;
+                            return give_up(refusal);
                         }
                         Ok(_) => {}
                     }
                 }
                 Err(Refusal::Immutable) => match road.next() {
                     Some(next) => road = next,
-                    None => return self.give_up(tenant, key, tried, Refusal::Immutable),
+                    None => return give_up(Refusal::Immutable),
                 },
-                Err(refusal) => return self.give_up(tenant, key, tried, refusal),
+                Err(refusal) => return give_up(refusal),
             }
         }
         // The tenant itself may change an object as fast as it is written. That is no contest, but others have their turn.
@@ -143,10 +146,10 @@ impl Writer {
     }
 
     /// Lets a refusal stand as the answer, unless the tenant wants something else by now than what was tried.
-    fn give_up(&self, tenant: &Uid, key: &Key, tried: Option<&(Uid, Hash)>, refusal: Refusal) -> bool {
+    fn give_up(&self, tenant: &Uid, key: &Key, tried: Option<&(Uid, Hash)>, task: &Task, refusal: Refusal) -> bool {
         self.hub.with(|registry, now| {
             if !registry.again_if_other(tenant, key, tried) {
-                registry.refused(tenant, key, refusal, now);
+                registry.refused(tenant, key, refusal, &task.asked(), now);
             }
         });
         refusal == Refusal::Overloaded
@@ -189,6 +192,27 @@ impl Writer {
             None => registry.service_gone(at, None, now),
         });
         Ok(there)
+    }
+
+    /// Looks live for the holders of the cluster IPs that a refused call asked for, as far as they are not known. A holder that
+    /// cannot be found leaves the refusal to be tried again.
+    async fn look_for_holder(&self, tenant: &Uid, key: &Key, task: &Task) {
+        let addresses: Api<IPAddress> = Api::all(self.client.clone());
+        for ip in task.asked().cluster_ips {
+            let at = HostName { namespace: String::new(), name: ip.to_string() };
+            let held = self.call(Verb::Get, &at, CALL, addresses.get_opt(&at.name)).await;
+            let Ok(Some(IPAddress { spec: Some(spec), .. })) = held else {
+                continue;
+            };
+            let parent = spec.parent_ref;
+            if parent.resource == "services" && parent.group.unwrap_or_default().is_empty() {
+                let parent = HostName { namespace: parent.namespace.unwrap_or_default(), name: parent.name };
+                // What is read is known from then on, and its release is an event.
+                let _ = self.read(&parent).await;
+            } else {
+                self.hub.with(|registry, now| registry.address_read(tenant, key, ip, now));
+            }
+        }
     }
 
     /// Whether every host pod that the Cluster controls carries the labels that a narrowed selector asks for.

@@ -22,6 +22,7 @@ pub enum Event {
 #[derive(Debug, Default)]
 pub struct Api {
     revision: u64,
+    drawn: u64,
     services: BTreeMap<HostName, Value>,
     /// Events that nobody has seen yet.
     pub events: VecDeque<Event>,
@@ -47,6 +48,7 @@ impl Api {
         }
         object["metadata"]["uid"] = json!(format!("host-{}", self.revision));
         object["metadata"]["managedFields"] = managed(&object);
+        self.draw(&mut object);
         Ok(self.store(at, object))
     }
 
@@ -61,6 +63,7 @@ impl Api {
         let mut object = current.clone();
         merge(&mut object, patch);
         self.check_numbers(Some(at), &object)?;
+        self.draw(&mut object);
         Ok(self.store(at, object))
     }
 
@@ -118,6 +121,23 @@ impl Api {
         service
     }
 
+    /// Numbers that were left to the API server: none that anybody wishes, and none twice.
+    fn draw(&mut self, object: &mut Value) {
+        let spec = &mut object["spec"];
+        if spec["type"] != "ExternalName" && spec["clusterIP"].is_null() {
+            self.drawn += 1;
+            let ip = json!(format!("10.99.{}.{}", self.drawn / 250, self.drawn % 250));
+            (spec["clusterIPs"], spec["clusterIP"]) = (json!([ip]), ip);
+        }
+        let external = spec["type"] == "NodePort";
+        for port in spec["ports"].as_array_mut().into_iter().flatten().filter(|_| external) {
+            if port["nodePort"].is_null() {
+                self.drawn += 1;
+                port["nodePort"] = json!(40_000 + self.drawn);
+            }
+        }
+    }
+
     fn check_numbers(&self, at: Option<&HostName>, object: &Value) -> Result<(), Refusal> {
         let (ips, ports) = numbers(object);
         for (_, other) in self.services.iter().filter(|(other, _)| Some(*other) != at) {
@@ -126,7 +146,7 @@ impl Api {
                 return Err(Refusal::Held(Number::ClusterIp));
             }
             if ports.iter().any(|port| held_ports.contains(port)) {
-                return Err(Refusal::Held(Number::NodePort));
+                return Err(Refusal::Held(Number::NodePort(None)));
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::world::{Step, World};
 fn step() -> impl Strategy<Value = Step> {
     let index = 0..5_u8;
     prop_oneof![
-        6 => (index.clone(), 0..3_u8).prop_map(|(index, content)| Step::Put(index, content)),
+        6 => (index.clone(), 0..4_u8).prop_map(|(index, content)| Step::Put(index, content)),
         2 => index.clone().prop_map(Step::Renew),
         3 => index.clone().prop_map(Step::Delete),
         1 => Just(Step::Relist),

@@ -16,7 +16,8 @@ use k3k_expose_host_api::session::SessionId;
 use k3k_expose_host_api::tenant::{self, Tenant};
 use k3k_expose_host_api::{name, twin};
 use k3k_expose_proto::line::{decode, encode};
-use k3k_expose_proto::{FromAgent, FromHost, Uid};
+use k3k_expose_proto::message::Answer;
+use k3k_expose_proto::{FromAgent, FromHost, Outcome, Uid};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
@@ -64,6 +65,8 @@ pub enum Step {
 struct Object {
     life: u32,
     content: u8,
+    /// The node port that the write-back gave it.
+    port: Option<u16>,
 }
 
 /// Everything at once.
@@ -184,8 +187,9 @@ impl World {
     fn put(&mut self, index: u8, content: u8) {
         self.lives += 1;
         let life = self.cluster.get(&index).map_or(self.lives, |object| object.life);
-        self.cluster.insert(index, Object { life, content });
-        self.apply(change(index, Object { life, content }));
+        let object = Object { life, content, port: None };
+        self.cluster.insert(index, object);
+        self.apply(change(index, object));
     }
 
     fn delete(&mut self, index: u8) {
@@ -208,7 +212,7 @@ impl World {
     fn connect(&mut self) {
         self.now += Duration::from_secs(21);
         let Some(hello) = self.outbox.hello() else { return };
-        let state = ClusterState { revision: 1, k3k_syncs: false, mass_delete: None };
+        let state = off();
         let (id, welcome) = self.registry.open(&self.tenant, state, uid("pod"), &hello, self.now).expect("no crowd");
         if let Some((_, older)) = self.session.take() {
             self.registry.close(older);
@@ -250,10 +254,28 @@ impl World {
             return false;
         };
         let line: FromHost = decode(encode(&line).unwrap().trim_ascii_end()).unwrap();
+        let answer = if let FromHost::Answer(answer) = &line { Some(answer.clone()) } else { None };
         if let Heard::Over(_) = session.hear(&mut self.outbox, line) {
             self.cut();
         }
+        if let Some(answer) = answer {
+            self.write_back(&answer);
+        }
         true
+    }
+
+    /// The agent gives a virtual Service whose node port was drawn the one that the host found for it.
+    fn write_back(&mut self, answer: &Answer) {
+        let port =
+            answer.numbers.as_ref().and_then(|numbers| numbers.node_ports.first()).map(|port| port.node_port.get());
+        let named = |index: &u8| answer.key.name() == format!("s{index}");
+        let Some((&index, object)) = self.cluster.iter_mut().find(|(index, _)| named(index)) else { return };
+        let mine = virtual_service(index, *object).metadata.uid.as_deref() == Some(answer.uid.as_str());
+        if mine && object.content == DRAWN && answer.outcome == Outcome::Applied && port.is_some() {
+            object.port = port;
+            let object = *object;
+            self.apply(change(index, object));
+        }
     }
 
     fn cut(&mut self) {
@@ -269,7 +291,7 @@ impl World {
         self.cut();
         self.epoch += 1;
         self.registry = Registry::new(uid(&format!("e{}", self.epoch)), 0);
-        self.registry.cluster_seen(self.tenant.id(), ClusterState { revision: 1, k3k_syncs: false, mass_delete: None });
+        self.registry.cluster_seen(self.tenant.id(), off());
         // A new watch begins with a list, after which come only later events.
         self.api.events.clear();
         let listed: BTreeSet<HostName> = self.api.list().iter().map(HostName::of).collect();
@@ -309,7 +331,7 @@ impl World {
             // 0: refused for now; 1: carried out, but the answer is lost; 2: the event overtakes the answer.
             let fault = fault.take();
             if fault == Some(0) {
-                self.registry.refused(&tenant, &key, Refusal::Unavailable, now);
+                self.registry.refused(&tenant, &key, Refusal::Unavailable, &task.asked(), now);
                 settled = true;
                 break;
             }
@@ -322,7 +344,7 @@ impl World {
                 _ => unreachable!(),
             };
             if fault == Some(1) {
-                self.registry.refused(&tenant, &key, Refusal::Unavailable, now);
+                self.registry.refused(&tenant, &key, Refusal::Unavailable, &task.asked(), now);
                 settled = true;
                 break;
             }
@@ -346,7 +368,7 @@ impl World {
                         None => self.registry.service_gone(&at, None, now),
                     }
                     if absent && matches!(refusal, Refusal::Held(_)) {
-                        self.registry.refused(&tenant, &key, refusal, now);
+                        self.registry.refused(&tenant, &key, refusal, &task.asked(), now);
                         settled = true;
                         break;
                     }
@@ -378,6 +400,9 @@ impl World {
     }
 }
 
+/// The content whose node port was drawn.
+const DRAWN: u8 = 3;
+
 fn tenant() -> Tenant {
     let owner = |kind: &str, version: &str, name: &str| json!([{"apiVersion": version, "kind": kind, "name": name, "uid": format!("{kind}-uid"), "controller": true}]);
     let pod = json!({"metadata": {"name": "k3k-mine-server-0", "namespace": "ns", "uid": "pod",
@@ -391,16 +416,25 @@ fn tenant() -> Tenant {
     tenant::tenant_of(&pod, Some(&set), Some(&cluster)).unwrap()
 }
 
-/// Content 0 is a plain Service, 1 has a node port, 2 is headless.
-fn virtual_service(index: u8, Object { life, content }: Object) -> Service {
+/// The Cluster with k3k's own sync off.
+fn off() -> ClusterState {
+    ClusterState { revision: 1, k3k_syncs: false, mass_delete: None, selector: BTreeMap::new() }
+}
+
+/// Content 0 is a plain Service, 1 has a node port that somebody asked for, 2 is headless, 3 has one that was drawn.
+fn virtual_service(index: u8, Object { life, content, port: written }: Object) -> Service {
     let ip = if content == 2 { "None".to_owned() } else { format!("10.43.{}.{}", life / 250, life % 250) };
     let mut port = json!({"name": "", "port": 80 + u16::from(content), "protocol": "TCP", "targetPort": 80});
-    if content == 1 {
-        port["nodePort"] = json!(node_port(index));
+    let external = content == 1 || content == DRAWN;
+    if external {
+        port["nodePort"] = json!(written.unwrap_or(node_port(index)));
     }
+    let asked = json!([{"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:ports": {
+        r#"k:{"port":81,"protocol":"TCP"}"#: {"f:nodePort": {}}}}}}]);
     serde_json::from_value(json!({
-        "metadata": {"name": format!("s{index}"), "namespace": "default", "uid": format!("life-{life}")},
-        "spec": {"type": if content == 1 { "NodePort" } else { "ClusterIP" }, "clusterIP": ip, "clusterIPs": [ip],
+        "metadata": {"name": format!("s{index}"), "namespace": "default", "uid": format!("life-{life}"),
+            "managedFields": if content == 1 { asked } else { json!([]) }},
+        "spec": {"type": if external { "NodePort" } else { "ClusterIP" }, "clusterIP": ip, "clusterIPs": [ip],
             "selector": {"app": "web"}, "ports": [port], "sessionAffinity": "None"}
     }))
     .map(|service: Service| Service { spec: service.spec.map(twin::normalize), ..service })

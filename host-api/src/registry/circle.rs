@@ -31,7 +31,7 @@ impl Registry {
         match blocker {
             Blocker::NodePort(_) => Some(plan::without_external_numbers(twin)),
             Blocker::ClusterIp(_) => Some(plan::without_numbers(twin)),
-            Blocker::Name(_) => None,
+            Blocker::Name(_) | Blocker::Quota(_) | Blocker::Ranges => None,
         }
     }
 
@@ -42,6 +42,6 @@ impl Registry {
             return None;
         };
         let record = self.tenants.get(tenant)?.record(&twin.marks.key)?;
-        (twin.marks.tenant == *tenant).then_some((holder, record.blocker.as_ref()))
+        (twin.marks.tenant == *tenant).then_some((holder, record.blockers.first()))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k3k_expose_proto::message::ByeReason;
-use k3k_expose_proto::{Key, Reason, Uid};
+use k3k_expose_proto::{Key, Uid};
 use k8s_openapi::api::core::v1::Service;
 
 use super::Registry;
@@ -67,6 +67,7 @@ impl Registry {
         if same {
             return;
         }
+        self.watch_for_two_writers(cluster);
         let Some(ledger) = self.tenants.get_mut(cluster) else {
             return;
         };
@@ -127,13 +128,13 @@ impl Registry {
     pub(super) fn release(&mut self, tenant: &Uid) {
         let Some(ledger) = self.tenants.get_mut(tenant) else { return };
         let due = std::mem::take(&mut ledger.due);
-        let blocked = ledger.records().filter_map(|(key, record)| Some((key.clone(), record.blocker.clone()?)));
-        let blocked: Vec<(Key, Blocker)> = blocked.collect();
+        let blocked = ledger.records().map(|(key, record)| (key.clone(), record.blockers.clone()));
+        let blocked: Vec<(Key, Vec<Blocker>)> = blocked.collect();
         for (key, time) in due {
             self.retries.remove(&(time, tenant.clone(), key));
         }
-        for (key, blocker) in blocked {
-            self.unblock(&blocker, tenant, &key);
+        for (key, blockers) in blocked {
+            self.unblock(&blockers, tenant, &key);
         }
     }
 
@@ -142,22 +143,37 @@ impl Registry {
         self.gone.insert(uid.clone(), now);
     }
 
-    pub(super) fn unblock(&mut self, blocker: &Blocker, tenant: &Uid, key: &Key) {
-        if let Some(waiting) = self.waiting.get_mut(blocker) {
-            waiting.remove(&(tenant.clone(), key.clone()));
-            if waiting.is_empty() {
-                self.waiting.remove(blocker);
+    pub(super) fn unblock(&mut self, blockers: &[Blocker], tenant: &Uid, key: &Key) {
+        for blocker in blockers {
+            if let Some(waiting) = self.waiting.get_mut(blocker) {
+                waiting.remove(&(tenant.clone(), key.clone()));
+                if waiting.is_empty() {
+                    self.waiting.remove(blocker);
+                }
             }
         }
+    }
+
+    /// Two writers are the platform team's business while a session is open, once each time that it becomes so.
+    pub(super) fn watch_for_two_writers(&mut self, tenant: &Uid) {
+        let syncs = self.k3k_syncs(tenant);
+        match self.tenants.get_mut(tenant) {
+            Some(ledger) if syncs && ledger.session.is_some() => self.notify(tenant, NoticeKind::TwoWriters),
+            Some(ledger) if !syncs => ledger.noticed.retain(|kind| *kind != NoticeKind::TwoWriters),
+            _ => {}
+        }
+        self.wake_of(tenant);
     }
 
     pub(super) fn notify(&mut self, tenant: &Uid, kind: NoticeKind) {
         let Some(ledger) = self.tenants.get_mut(tenant) else {
             return;
         };
-        if ledger.noticed.replace(kind.clone()).as_ref() == Some(&kind) {
+        if ledger.noticed.contains(&kind) {
             return;
         }
+        ledger.noticed.retain(|noticed| std::mem::discriminant(noticed) != std::mem::discriminant(&kind));
+        ledger.noticed.push(kind.clone());
         self.effects.notices.push(Notice {
             cluster: tenant.clone(),
             namespace: ledger.tenant.namespace().to_owned(),
@@ -168,12 +184,11 @@ impl Registry {
 
     fn changed(&mut self, at: &HostName, change: &Change, now: Duration) {
         for blocker in &change.freed {
-            for (tenant, key) in self.waiting.remove(blocker).unwrap_or_default() {
-                self.need(&tenant, &key);
-            }
+            self.wake(blocker);
         }
         let before = change.before.as_ref().and_then(HostService::twin);
         let after = self.services.get(at).and_then(HostService::twin).cloned();
+        self.follow_trouble(at, after.as_ref(), now);
         let marks = [before, after.as_ref()].map(|twin| twin.map(|twin| twin.marks.clone()));
         let [was, is] = &marks;
         if let Some(marks) = was {
@@ -202,24 +217,34 @@ impl Registry {
         if record.object.is_some() {
             return;
         }
-        let applied = record.stands(Reason::Applied);
+        let kept = record.is_kept();
         match (before, after) {
-            (Some(before), Some(after)) if before.same_as(after) => self.refresh(tenant, key, after),
+            (Some(before), Some(after)) if before.same_as(after) => self.refresh(tenant, key),
             // Somebody wrote keys of its own: no contest, but a key of the tenant's may have been among them.
             (Some(before), Some(after)) if !before.is_undone_in(after) => self.need(tenant, key),
-            _ if applied && record.contest.undone(now) => self.contested(tenant, key, now),
+            _ if kept && record.contest.undone(now) => self.contested(tenant, key, now),
             _ => self.need(tenant, key),
         }
     }
 
     /// Tells the agent what the host changed in a twin's status.
-    fn refresh(&mut self, tenant: &Uid, key: &Key, twin: &Twin) {
-        let answer = self.tenants.get(tenant).and_then(|ledger| ledger.record(key)).and_then(|it| it.answer.as_ref());
-        let Some(answer) = answer.filter(|answer| answer.reason == Reason::Applied) else {
+    pub(super) fn refresh(&mut self, tenant: &Uid, key: &Key) {
+        let Some(shown) = self.shown(tenant, key) else {
             return;
         };
-        if answer.load_balancer != twin.ingress || answer.conditions != twin.conditions {
-            self.conclude(tenant, key, Reason::Applied, None);
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        let told = ledger.record(key).and_then(|record| record.answer.as_ref());
+        let told = told.map(|told| (&told.load_balancer, &told.conditions));
+        if told.is_none_or(|told| told == (&shown.load_balancer, &shown.conditions)) {
+            return;
         }
+        self.last_version += 1;
+        ledger.tell_again(key, self.last_version, |answer| {
+            answer.load_balancer = shown.load_balancer;
+            answer.conditions = shown.conditions;
+        });
+        self.wake_of(tenant);
     }
 }

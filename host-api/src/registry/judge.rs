@@ -1,6 +1,5 @@
 //! What to do about an object now: the one place where all that is known of it comes together. Pure.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use k3k_expose_proto::{Key, Reason, Uid};
@@ -8,13 +7,13 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
-use super::Registry;
+use super::{Registry, wishes};
 use crate::guard::Guard;
 use crate::ledger::Ledger;
-use crate::plan::{Plan, Road, plan};
+use crate::plan::{self, Plan, Road, plan};
 use crate::services::{Blocker, HostName};
-use crate::translate::{Desired, HEADLESS, translate};
-use crate::twin::{CLUSTER_NAME, HostService, Twin, VIRTUAL_NAMESPACE};
+use crate::translate::{Desired, translate};
+use crate::twin::{self, CLUSTER_NAME, Held, HostService, Twin, VIRTUAL_NAMESPACE};
 
 /// How long it is believed that pods carry, or do not carry, our labels.
 const PODS_FRESH: Duration = Duration::from_secs(2);
@@ -49,7 +48,9 @@ pub enum Task {
 /// What a look at an object led to.
 pub(super) enum Verdict {
     Do(Task),
-    Answer(Reason, Option<Blocker>),
+    /// The twin lets go of these numbers, by this patch.
+    LetGo(Task, Vec<Blocker>),
+    Answer(Reason, Vec<Blocker>),
     Nothing,
 }
 
@@ -66,52 +67,77 @@ impl Registry {
             return Verdict::Nothing;
         };
         if self.k3k_syncs(tenant) {
-            return Verdict::Answer(Reason::Adopting, None);
+            return Verdict::Answer(Reason::Adopting, Vec::new());
         }
-        let desired = match translate(&ledger.tenant, &ledger.virtual_cluster, key, &record.uid, object) {
+        let selected = self.clusters.get(tenant).is_none_or(|state| state.selects(&object.labels));
+        let desired = if selected {
+            translate(&ledger.tenant, &ledger.virtual_cluster, key, &record.uid, object)
+        } else {
+            Err(Reason::NotSelected)
+        };
+        let mut desired = match desired {
             Ok(desired) => desired,
             Err(reason) => {
                 return match self.removal(ledger, key, &at) {
-                    Verdict::Nothing => Verdict::Answer(reason, None),
+                    Verdict::Nothing => Verdict::Answer(reason, Vec::new()),
                     verdict => verdict,
                 };
             }
         };
         let current = self.services.get(&at);
+        let twin = current.and_then(HostService::twin).filter(|twin| twin.marks.is_of(tenant, key));
+        let resolved = self.resolve(ledger, record, &at, (&mut desired.spec, object), twin, now);
         let let_through = self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref());
-        match plan(tenant, key, &desired, current, road, let_through) {
-            Plan::Nothing => Verdict::Answer(Reason::Applied, None),
-            Plan::Wait => Verdict::Answer(Reason::TwinTerminating, Some(Blocker::Name(at))),
-            Plan::NameTaken => Verdict::Answer(Reason::NameTaken, Some(Blocker::Name(at))),
-            Plan::WrongVirtualCluster => Verdict::Answer(Reason::WrongVirtualCluster, None),
-            Plan::Replace => deletion(at, current),
-            Plan::Create => match self.taken(&at, &desired.spec, None) {
-                Some((reason, blocker)) => Verdict::Answer(reason, Some(blocker)),
-                None => Verdict::Do(Task::Create(at.clone(), Box::new(body(at, desired)))),
+        let planned = plan(tenant, key, &desired, current, road, let_through);
+        match planned {
+            Plan::Wait => return Verdict::Answer(Reason::TwinTerminating, vec![Blocker::Name(at)]),
+            Plan::NameTaken => return Verdict::Answer(Reason::NameTaken, vec![Blocker::Name(at)]),
+            Plan::WrongVirtualCluster => return Verdict::Answer(Reason::WrongVirtualCluster, Vec::new()),
+            Plan::Nothing | Plan::Create | Plan::Patch(_) | Plan::Replace => {}
+        }
+        let resolved = match (resolved, twin) {
+            (Ok(resolved), _) => resolved,
+            (Err(numbers), Some(twin)) => return without(at, twin, numbers),
+            (Err(_), None) => return Verdict::Nothing,
+        };
+        if resolved.no_twin {
+            let (reason, blockers) = wishes::refusal(&resolved).unwrap_or((Reason::ClusterIPTaken, Vec::new()));
+            return Verdict::Answer(reason, blockers);
+        }
+        match planned {
+            Plan::Replace => return deletion(at, current),
+            Plan::Create | Plan::Patch(_) if !resolved.wait.is_empty() => {
+                let circle = |blocker| twin.and_then(|twin| self.out_of_circle(tenant, &at, twin, blocker));
+                return match resolved.wait.first().and_then(circle) {
+                    Some(patch) => Verdict::Do(Task::Patch(at, patch)),
+                    None => Verdict::Answer(Reason::WaitingForNumber, resolved.wait),
+                };
+            }
+            _ => {}
+        }
+        match planned {
+            Plan::Create => Verdict::Do(Task::Create(at.clone(), Box::new(body(at, desired)))),
+            Plan::Patch(patch) => match twin.filter(|twin| narrows(twin, &desired.spec)) {
+                Some(_) => self.narrow(ledger, Task::Patch(at, patch), now),
+                None => Verdict::Do(Task::Patch(at, patch)),
             },
-            Plan::Patch(patch) => {
-                let twin = current.and_then(HostService::twin);
-                if let Some((reason, blocker)) = self.taken(&at, &desired.spec, twin) {
-                    let way_out = twin.and_then(|twin| self.out_of_circle(tenant, &at, twin, &blocker));
-                    return match way_out {
-                        Some(patch) => Verdict::Do(Task::Patch(at, patch)),
-                        None => Verdict::Answer(reason, Some(blocker)),
-                    };
-                }
-                if twin.is_some_and(|twin| narrows(twin, &desired.spec)) {
-                    match ledger.pods_labeled {
-                        Some((when, labeled)) if now.saturating_sub(when) < PODS_FRESH => {
-                            if !labeled {
-                                return Verdict::Answer(Reason::Adopting, None);
-                            }
-                        }
-                        _ => {
-                            let namespace = ledger.tenant.namespace().to_owned();
-                            return Verdict::Do(Task::InspectPods { namespace, cluster: tenant.clone() });
-                        }
-                    }
-                }
-                Verdict::Do(Task::Patch(at, patch))
+            _ => {
+                let (reason, blockers) = wishes::refusal(&resolved).unwrap_or((Reason::Applied, Vec::new()));
+                Verdict::Answer(reason, blockers)
+            }
+        }
+    }
+
+    /// A patch that narrows a selector, once every host pod of the tenant carries the labels that it asks for.
+    fn narrow(&self, ledger: &Ledger, patch: Task, now: Duration) -> Verdict {
+        match ledger.pods_labeled {
+            Some((when, true)) if now.saturating_sub(when) < PODS_FRESH => Verdict::Do(patch),
+            Some((when, false)) if now.saturating_sub(when) < PODS_FRESH => {
+                Verdict::Answer(Reason::Adopting, Vec::new())
+            }
+            _ => {
+                let namespace = ledger.tenant.namespace().to_owned();
+                Verdict::Do(Task::InspectPods { namespace, cluster: ledger.tenant.id().clone() })
             }
         }
     }
@@ -122,9 +148,15 @@ impl Registry {
         let Some(twin) = self.services.get(at).and_then(HostService::twin) else {
             return Verdict::Nothing;
         };
-        if twin.marks.tenant != *tenant || twin.marks.key != *key || twin.terminating {
+        if !twin.marks.is_of(tenant, key) || twin.terminating {
             return Verdict::Nothing;
         }
+        if self.may_go(ledger, key, twin) { deletion(at.clone(), self.services.get(at)) } else { Verdict::Nothing }
+    }
+
+    /// Whether a twin may be deleted as far as is known of its virtual cluster.
+    pub(super) fn may_go(&self, ledger: &Ledger, key: &Key, twin: &Twin) -> bool {
+        let tenant = ledger.tenant.id();
         let guard = Guard {
             // A record shows that the virtual cluster itself spoke of this object, so no snapshot is needed.
             complete: ledger.complete || ledger.record(key).is_some(),
@@ -133,20 +165,7 @@ impl Registry {
             let_through: self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref()),
             adopted: ledger.adopted,
         };
-        if guard.may_delete(twin) { deletion(at.clone(), self.services.get(at)) } else { Verdict::Nothing }
-    }
-
-    /// The first number of a wished spec that somebody else holds. What the twin has already is its own.
-    fn taken(&self, at: &HostName, spec: &ServiceSpec, twin: Option<&Twin>) -> Option<(Reason, Blocker)> {
-        let own = twin.map(Twin::held).unwrap_or_default();
-        let ips = spec.cluster_ips.iter().flatten().filter(|ip| *ip != HEADLESS);
-        let ips = ips.filter_map(|ip| ip.parse::<IpAddr>().ok()).filter(|ip| !own.cluster_ips.contains(ip));
-        let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port).chain(spec.health_check_node_port);
-        let ports = ports.filter_map(|port| u16::try_from(port).ok()).filter(|port| !own.node_ports.contains(port));
-        let ip = ips.into_iter().find(|ip| self.services.holds_cluster_ip(at, *ip));
-        let port = ports.into_iter().find(|port| self.services.holds_node_port(at, *port));
-        ip.map(|ip| (Reason::ClusterIPTaken, Blocker::ClusterIp(ip)))
-            .or_else(|| port.map(|port| (Reason::NodePortTaken, Blocker::NodePort(port))))
+        guard.may_delete(twin)
     }
 
     pub(super) fn k3k_syncs(&self, tenant: &Uid) -> bool {
@@ -159,6 +178,30 @@ impl Registry {
 fn narrows(twin: &Twin, spec: &ServiceSpec) -> bool {
     let bound = |key: &str| twin.spec.selector.as_ref().is_some_and(|selector| selector.contains_key(key));
     !twin.marks.ours && spec.selector.is_some() && !(bound(CLUSTER_NAME) && bound(VIRTUAL_NAMESPACE))
+}
+
+impl Task {
+    /// The numbers that a call asks for.
+    #[must_use]
+    pub fn asked(&self) -> Held {
+        match self {
+            Self::Create(_, service) => service.spec.as_ref().map(twin::held).unwrap_or_default(),
+            Self::Patch(_, patch) => {
+                let spec = serde_json::from_value::<ServiceSpec>(patch["spec"].clone());
+                spec.map(|spec| twin::held(&spec)).unwrap_or_default()
+            }
+            Self::Settled | Self::Delete { .. } | Self::InspectPods { .. } => Held::default(),
+        }
+    }
+}
+
+/// The twin lets go of numbers that the virtual cluster cannot give its object.
+fn without(at: HostName, twin: &Twin, numbers: Vec<Blocker>) -> Verdict {
+    let patch = match numbers.first() {
+        Some(Blocker::NodePort(_)) => plan::without_external_numbers(twin),
+        _ => plan::without_numbers(twin),
+    };
+    Verdict::LetGo(Task::Patch(at, patch), numbers)
 }
 
 fn deletion(at: HostName, current: Option<&HostService>) -> Verdict {

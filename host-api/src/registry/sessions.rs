@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use k3k_expose_proto::limits::{IN_FLIGHT, WANT_KEYS};
 use k3k_expose_proto::message::{
-    AgentBeat, Bye, ByeReason, Delete, End, FromAgent, FromHost, Hello, Limits, Put, Resume, Role, Want, Welcome,
+    AgentBeat, Bye, ByeReason, Delete, End, FromAgent, FromHost, Hello, HostBeat, Limits, Put, Resume, Role, Want,
+    Welcome,
 };
 use k3k_expose_proto::{Key, Reason, Tally, Uid};
 
@@ -13,7 +14,7 @@ use super::Registry;
 use crate::cluster::ClusterState;
 use crate::guard;
 use crate::ledger::{Ledger, Record, Said};
-use crate::notice::NoticeKind;
+use crate::notice::{NoticeKind, TWO_WRITERS};
 use crate::session::{Phase, Session, SessionId, bye};
 use crate::tenant::Tenant;
 
@@ -98,9 +99,16 @@ impl Registry {
                 told,
                 wants: if resumed { self.unsettled(tenant.id()) } else { BTreeSet::new() },
                 wants_all: false,
+                told_k3k_syncs: false,
                 bye: None,
             },
         );
+        self.watch_for_two_writers(tenant.id());
+        let k3k_syncs = self.k3k_syncs(tenant.id());
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.told_k3k_syncs = k3k_syncs;
+        }
+        let warnings = if k3k_syncs { vec![TWO_WRITERS.to_owned()] } else { Vec::new() };
         self.effects.wake.insert(id);
         let welcome = Welcome {
             version: 1,
@@ -110,8 +118,8 @@ impl Registry {
             limits: Limits { in_flight: IN_FLIGHT, annotations: Vec::new() },
             resume: if resumed { Resume::Nothing } else { Resume::Snapshot },
             ends_in_s: 0,
-            k3k_syncs: true,
-            warnings: Vec::new(),
+            k3k_syncs,
+            warnings,
         };
         Ok((id, welcome))
     }
@@ -176,6 +184,10 @@ impl Registry {
         if let Some(bye) = session.bye.take() {
             return Some(FromHost::Bye(bye));
         }
+        let k3k_syncs = self.clusters.get(&session.tenant).is_none_or(|state| state.k3k_syncs);
+        if std::mem::replace(&mut session.told_k3k_syncs, k3k_syncs) != k3k_syncs {
+            return Some(FromHost::Beat(HostBeat { k3k_syncs }));
+        }
         if std::mem::take(&mut session.wants_all) {
             session.wants.clear();
             let phase = self.snapshot();
@@ -195,6 +207,13 @@ impl Registry {
         Some(FromHost::Answer(Box::new(answer.clone())))
     }
 
+    /// A sign of life.
+    #[must_use]
+    pub fn host_beat(&self, id: SessionId) -> FromHost {
+        let k3k_syncs = self.sessions.get(&id).is_none_or(|session| self.k3k_syncs(&session.tenant));
+        FromHost::Beat(HostBeat { k3k_syncs })
+    }
+
     /// Ends every session that `which` picks.
     pub fn end_sessions(&mut self, reason: ByeReason, message: &str, which: impl Fn(&Session) -> bool) {
         for (id, session) in self.sessions.iter_mut().filter(|(_, session)| which(session)) {
@@ -211,7 +230,7 @@ impl Registry {
         session.wants.remove(&key);
         let tenant = session.tenant.clone();
         match ledger.put(put, &mut session.phase) {
-            Said::Known => self.conclude(&tenant, &key, Reason::Applied, None),
+            Said::Known => self.conclude(&tenant, &key, Reason::Applied, Vec::new()),
             Said::New => self.need(&tenant, &key),
         }
     }
@@ -245,6 +264,7 @@ impl Registry {
         }
         self.weigh(&tenant, end.count);
         self.collect(&tenant);
+        self.look_again_at_waiting(&tenant);
         Ok(())
     }
 
@@ -286,9 +306,7 @@ impl Registry {
 
     /// What follows when an object is not wanted any more.
     fn unwanted(&mut self, tenant: &Uid, key: &Key, record: &Record) {
-        if let Some(blocker) = &record.blocker {
-            self.unblock(blocker, tenant, key);
-        }
+        self.unblock(&record.blockers, tenant, key);
         if let Some(ledger) = self.tenants.get_mut(tenant) {
             ledger.failures.remove(key);
             if let Some(time) = ledger.due.remove(key) {
@@ -296,6 +314,16 @@ impl Registry {
             }
         }
         self.need(tenant, key);
+    }
+
+    /// Now that everything is said it shows which twins will not let go of their numbers after all.
+    fn look_again_at_waiting(&mut self, tenant: &Uid) {
+        let records = self.tenants.get(tenant).into_iter().flat_map(Ledger::records);
+        let waiting = records.filter(|(_, record)| record.stands(Reason::WaitingForNumber));
+        let waiting: Vec<Key> = waiting.map(|(key, _)| key.clone()).collect();
+        for key in waiting {
+            self.need(tenant, &key);
+        }
     }
 
     /// Keys whose object is needed again, because of what happened since it was said.

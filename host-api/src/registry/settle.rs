@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use k3k_expose_proto::{Hash, Key, Reason, Uid};
+use k3k_expose_proto::message::Numbers;
+use k3k_expose_proto::{Hash, Key, Outcome, Reason, Uid};
 
 use super::Registry;
 use super::judge::{Task, Verdict};
@@ -13,28 +14,34 @@ use super::words;
 use crate::ledger;
 use crate::notice::NoticeKind;
 use crate::plan::Road;
-use crate::refusal::{Number, Refusal};
 use crate::services::Blocker;
 use crate::twin::HostService;
 
 /// Delay before the labels of pods are looked at again.
 const PODS_AGAIN: Duration = Duration::from_secs(2);
 /// Delay before a contested twin is put right again, and before an object that the host refuses is tried again.
-const SLOW: Duration = Duration::from_secs(300);
+pub(super) const SLOW: Duration = Duration::from_secs(300);
 
 impl Registry {
     /// The next call for an object that was taken from the queue.
     pub fn decide(&mut self, tenant: &Uid, key: &Key, road: Road, now: Duration) -> Task {
         match self.judge(tenant, key, road, now) {
             Verdict::Do(task) => task,
+            Verdict::LetGo(task, numbers) => {
+                if let Some(record) = self.tenants.get_mut(tenant).and_then(|ledger| ledger.record_mut(key)) {
+                    record.history.let_go(numbers);
+                }
+                task
+            }
             Verdict::Nothing => {
                 if let Some(ledger) = self.tenants.get_mut(tenant) {
                     ledger.failures.remove(key);
                 }
                 Task::Settled
             }
-            Verdict::Answer(reason, blocker) => {
-                self.conclude(tenant, key, reason, blocker);
+            Verdict::Answer(reason, blockers) => {
+                let unheard = self.is_unheard_of(reason, &blockers);
+                self.conclude(tenant, key, reason, blockers);
                 if let Some(ledger) = self.tenants.get_mut(tenant) {
                     ledger.failures.remove(key);
                 }
@@ -42,6 +49,8 @@ impl Registry {
                     Reason::Adopting if !self.k3k_syncs(tenant) => self.retry_after(tenant, key, now, PODS_AGAIN),
                     Reason::WrongVirtualCluster => self.report_stranger(tenant),
                     Reason::Applied => self.note_adoption(tenant, key),
+                    // No event will tell when the number can be had.
+                    _ if unheard => self.retry_after(tenant, key, now, SLOW),
                     _ => {}
                 }
                 Task::Settled
@@ -92,63 +101,46 @@ impl Registry {
             if self.services.get(&at).is_none() {
                 return false;
             }
-            self.conclude(tenant, key, Reason::TwinTerminating, Some(Blocker::Name(at)));
+            self.conclude(tenant, key, Reason::TwinTerminating, vec![Blocker::Name(at)]);
         }
         true
     }
 
-    /// Takes in that the host has refused a write for good or for now.
-    pub fn refused(&mut self, tenant: &Uid, key: &Key, refusal: Refusal, now: Duration) {
-        let reason = match refusal {
-            Refusal::Held(Number::ClusterIp) => Reason::ClusterIPTaken,
-            Refusal::Held(Number::NodePort) => Reason::NodePortTaken,
-            Refusal::OutOfRange(Number::ClusterIp) => Reason::ClusterIPOutOfRange,
-            Refusal::OutOfRange(Number::NodePort) => Reason::NodePortOutOfRange,
-            Refusal::Family => Reason::IPFamilyUnavailable,
-            Refusal::Denied | Refusal::Immutable => Reason::HostRefused,
-            Refusal::Absent | Refusal::Conflict | Refusal::Exists | Refusal::Overloaded | Refusal::Unavailable => {
-                Reason::HostUnavailable
-            }
-        };
-        self.conclude(tenant, key, reason, None);
-        match reason {
-            // The holder of the number is not known (yet), so no event will tell when it is freed.
-            Reason::HostUnavailable | Reason::ClusterIPTaken | Reason::NodePortTaken => self.retry(tenant, key, now),
-            Reason::HostRefused => self.retry_after(tenant, key, now, SLOW),
-            _ => {}
-        }
-    }
-
     /// Takes it that somebody on the host keeps undoing a twin.
     pub fn contested(&mut self, tenant: &Uid, key: &Key, now: Duration) {
-        self.conclude(tenant, key, Reason::Contested, None);
+        self.conclude(tenant, key, Reason::Contested, Vec::new());
         self.retry_after(tenant, key, now, SLOW);
     }
 
     /// Gives an object its answer. Its own content is forgotten with that.
-    pub(super) fn conclude(&mut self, tenant: &Uid, key: &Key, reason: Reason, blocker: Option<Blocker>) {
+    pub(super) fn conclude(&mut self, tenant: &Uid, key: &Key, reason: Reason, blockers: Vec<Blocker>) {
+        let shown = self.shown(tenant, key);
         let Some(ledger) = self.tenants.get_mut(tenant) else {
             return;
         };
-        let at = Self::place(ledger, key);
-        let twin = match self.services.get(&at) {
-            Some(HostService::Twin(twin)) if twin.marks.tenant == *tenant && twin.marks.key == *key => Some(twin),
-            _ => None,
-        };
-        let waited = ledger.record_mut(key).and_then(|record| std::mem::replace(&mut record.blocker, blocker.clone()));
         self.last_version += 1;
         let version = self.last_version;
-        ledger.answer(key, version, |record| {
-            let message = words::message(reason, blocker.as_ref());
-            ledger::answer(key, record, version, reason, &message, twin.map(AsRef::as_ref))
-        });
-        if let Some(waited) = waited {
-            self.unblock(&waited, tenant, key);
+        let mut waited = Vec::new();
+        if let Some(record) = ledger.record_mut(key) {
+            waited = std::mem::replace(&mut record.blockers, blockers.clone());
+            let own = shown.as_ref().map(|shown| &shown.numbers);
+            record.told(reason, own.unwrap_or(&Numbers::default()), version);
         }
-        if let Some(blocker) = blocker {
+        let message = words::message(reason, &blockers);
+        ledger.answer(key, version, |record| ledger::answer(key, record, version, reason, message, shown));
+        self.unblock(&waited, tenant, key);
+        for blocker in blockers {
             self.waiting.entry(blocker).or_default().insert((tenant.clone(), key.clone()));
         }
         self.wake_of(tenant);
+        self.wake_siblings(tenant, key);
+    }
+
+    /// Whether numbers are refused of which nobody is known to hold them.
+    fn is_unheard_of(&self, reason: Reason, blockers: &[Blocker]) -> bool {
+        let number = |blocker: &&Blocker| matches!(blocker, Blocker::ClusterIp(_) | Blocker::NodePort(_));
+        let is_heard_of = |number| self.services.holder(number).is_some() || self.services.is_reserved(number);
+        reason.outcome() == Outcome::Rejected && blockers.iter().filter(number).any(|number| !is_heard_of(number))
     }
 
     /// The first adopted twin shows that this is the virtual cluster that k3k served, so what else k3k left may go.

@@ -1,16 +1,22 @@
 //! Single situations of the registry. Random ones are in `tests/model`.
 
-use k3k_expose_proto::message::{Delete, End, FromAgent, FromHost, Hello, Object, Put, Resume, Unusable, Want};
+use k3k_expose_proto::message::{
+    Delete, End, FromAgent, FromHost, Hello, HostBeat, Object, Put, Resume, Unusable, Want,
+};
 use k3k_expose_proto::service::{ClusterIps, Port, Protocol, Service, ServiceType, TargetPort};
 use k3k_expose_proto::{Hash, Tally};
 use serde_json::json;
 
 use super::*;
 use crate::plan::Road;
+use crate::refusal::Refusal;
 use crate::tenant::Tenant;
-use crate::twin;
+use crate::twin::{self, Held};
 
-const OFF: ClusterState = ClusterState { revision: 0, k3k_syncs: false, mass_delete: None };
+mod numbers;
+mod room;
+
+const OFF: ClusterState = ClusterState { revision: 0, k3k_syncs: false, mass_delete: None, selector: BTreeMap::new() };
 const NOW: Duration = Duration::ZERO;
 
 fn uid(text: &str) -> Uid {
@@ -87,6 +93,12 @@ fn task(registry: &mut Registry) -> Option<Task> {
     Some(task)
 }
 
+/// The writer's next look at an object that it has not given back yet.
+fn look_again(registry: &mut Registry, name: &str) -> Task {
+    registry.queue.add(&uid("t"), key(name));
+    task(registry).unwrap()
+}
+
 fn told(registry: &mut Registry, id: SessionId) -> Vec<FromHost> {
     std::iter::from_fn(|| registry.next_line(id)).collect()
 }
@@ -117,34 +129,18 @@ fn foreign(node_port: u16, revision: u32) -> k8s_openapi::api::core::v1::Service
 }
 
 #[test]
-fn a_held_number_costs_no_write_and_its_release_is_noticed() {
-    let (mut registry, id) = synced(vec![], OFF);
-    registry.service_seen(foreign(30_080, 5), NOW);
-    registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
-    assert_eq!(task(&mut registry), Some(Task::Settled));
-    assert_eq!(reasons(&told(&mut registry, id)), [Reason::NodePortTaken]);
-
-    let holder = HostName { namespace: "elsewhere".to_owned(), name: "other".to_owned() };
-    registry.service_gone(&holder, Some("6"), NOW);
-    assert_eq!(told(&mut registry, id), [FromHost::Want(Want::Keys(vec![key("web")]))]);
-    registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
-    assert!(matches!(task(&mut registry), Some(Task::Create(..))));
-}
-
-#[test]
 fn nothing_is_written_while_k3k_syncs_and_everything_is_asked_for_after() {
-    let (mut registry, id) =
-        synced(vec![put("web", 30_080)], ClusterState { revision: 0, k3k_syncs: true, mass_delete: None });
+    let (mut registry, id) = synced(vec![put("web", 30_080)], ClusterState { k3k_syncs: true, ..OFF });
     assert_eq!(task(&mut registry), Some(Task::Settled));
     assert_eq!(reasons(&told(&mut registry, id)), [Reason::Adopting]);
     registry.cluster_seen(&uid("t"), OFF);
-    assert_eq!(told(&mut registry, id), [FromHost::Want(Want::Keys(vec![key("web")]))]);
+    let switched = FromHost::Beat(HostBeat { k3k_syncs: false });
+    assert_eq!(told(&mut registry, id), [switched, FromHost::Want(Want::Keys(vec![key("web")]))]);
 }
 
 #[test]
 fn a_switch_that_the_next_session_sees_first_is_not_lost() {
-    let (mut registry, id) =
-        synced(vec![put("web", 30_080)], ClusterState { revision: 0, k3k_syncs: true, mass_delete: None });
+    let (mut registry, id) = synced(vec![put("web", 30_080)], ClusterState { k3k_syncs: true, ..OFF });
     task(&mut registry);
     told(&mut registry, id);
     registry.close(id);
@@ -179,7 +175,7 @@ fn an_empty_snapshot_deletes_nothing_until_it_is_let_through() {
     assert!(standing > 10, "{standing}");
     assert!(matches!(&notices[..], [Notice { kind: crate::notice::NoticeKind::Emptied { .. }, .. }]), "{notices:?}");
 
-    registry.cluster_seen(&uid("t"), ClusterState { revision: 0, k3k_syncs: false, mass_delete: Some(uid("vc")) });
+    registry.cluster_seen(&uid("t"), ClusterState { mass_delete: Some(uid("vc")), ..OFF });
     let tasks: Vec<_> = std::iter::from_fn(|| task(&mut registry)).collect();
     assert_eq!(tasks.len(), standing);
     assert!(tasks.iter().all(|task| matches!(task, Task::Delete { .. })), "{tasks:?}");
@@ -253,7 +249,7 @@ fn whoever_went_after_the_look_up_gets_no_session() {
 
 #[test]
 fn an_older_look_at_a_cluster_does_not_replace_a_newer_one() {
-    let at = |revision, k3k_syncs| ClusterState { revision, k3k_syncs, mass_delete: None };
+    let at = |revision, k3k_syncs| ClusterState { revision, k3k_syncs, ..OFF };
     let (mut registry, id) = synced(vec![put("web", 30_080)], at(7, true));
     task(&mut registry);
     assert_eq!(reasons(&told(&mut registry, id)), [Reason::Adopting]);
@@ -268,8 +264,10 @@ fn an_older_look_at_a_cluster_does_not_replace_a_newer_one() {
 fn what_a_forgotten_virtual_cluster_waited_for_is_forgotten_too() {
     let (mut registry, id) = synced(vec![], OFF);
     registry.service_seen(foreign(30_080, 5), NOW);
-    registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
-    task(&mut registry);
+    registry.line(id, FromAgent::Put(numbers::pinned("web", 30_080))).unwrap();
+    let create = task(&mut registry).unwrap();
+    registry.service_answered(numbers::given(&create, 6, 31_000), NOW);
+    look_again(&mut registry, "web");
     assert_eq!(registry.waiting.len(), 1);
     registry.close(id);
     let other = Hello { virtual_cluster: uid("another"), ..hello(Tally::default()) };
@@ -283,7 +281,7 @@ fn an_object_that_fails_again_and_again_has_one_time_of_retry() {
     for _ in 0..5 {
         registry.line(id, FromAgent::Put(put("web", 30_080))).unwrap();
         let (tenant, key) = registry.take(9).unwrap();
-        registry.refused(&tenant, &key, crate::refusal::Refusal::Denied, NOW);
+        registry.refused(&tenant, &key, Refusal::Denied, &Held::default(), NOW);
         registry.done(&tenant, &key);
     }
     assert_eq!(registry.retries.len(), 1);

@@ -5,12 +5,24 @@ use k3k_expose_proto::Reason;
 use crate::services::Blocker;
 
 /// It names numbers of the tenant's own wish, never who on the host holds them.
-pub(super) fn message(reason: Reason, blocker: Option<&Blocker>) -> String {
-    match (reason, blocker) {
+pub(super) fn message(reason: Reason, blockers: &[Blocker]) -> String {
+    match (reason, blockers.first()) {
         (Reason::ClusterIPTaken, Some(Blocker::ClusterIp(ip))) => format!("cluster IP {ip} is held on the host"),
         (Reason::NodePortTaken, Some(Blocker::NodePort(port))) => format!("node port {port} is held on the host"),
+        (Reason::ClusterIPOutOfRange, Some(Blocker::ClusterIp(ip))) => {
+            format!("cluster IP {ip} lies outside the host's Service ranges")
+        }
+        (Reason::NodePortOutOfRange, Some(Blocker::NodePort(port))) => {
+            format!("node port {port} lies outside the host's range")
+        }
+        (Reason::WaitingForNumber, Some(Blocker::ClusterIp(ip))) => waiting(&format!("cluster IP {ip}")),
+        (Reason::WaitingForNumber, Some(Blocker::NodePort(port))) => waiting(&format!("node port {port}")),
         (reason, _) => TEXTS.iter().find(|(of, _)| *of == reason).map(|(_, text)| *text).unwrap_or_default().to_owned(),
     }
+}
+
+fn waiting(number: &str) -> String {
+    format!("another Service of this cluster still has {number} on the host and is about to let go")
 }
 
 const TEXTS: &[(Reason, &str)] = &[

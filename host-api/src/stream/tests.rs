@@ -3,12 +3,15 @@
 use std::io;
 
 use futures::channel::mpsc as body;
-use k3k_expose_proto::message::{AgentBeat, Hello, Object, Put};
+use std::collections::BTreeMap;
+
+use k3k_expose_proto::message::{AgentBeat, Hello, Object, Put, Unusable};
 use k3k_expose_proto::service::ServiceType;
 use k3k_expose_proto::{Hash, Key, Service, Tally, Uid, version};
 
 use super::*;
 use crate::cluster::ClusterState;
+use crate::numbers::Conflict;
 use crate::tenant::Tenant;
 
 type Said = body::UnboundedSender<Result<Bytes, io::Error>>;
@@ -25,7 +28,7 @@ struct Open {
 }
 
 fn open(lifetime: Duration) -> Open {
-    let (hub, _) = Hub::new(uid("epoch"));
+    let (hub, _) = Hub::new(uid("epoch"), Conflict::default());
     let hub = Arc::new(hub);
     let tally = Tally::default();
     let hello = Hello {
@@ -38,7 +41,7 @@ fn open(lifetime: Duration) -> Open {
         seen: None,
     };
     // While k3k's own sync is on every put is answered without a write.
-    let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None };
+    let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None, selector: BTreeMap::new() };
     let tenant = Tenant::for_test("t", "ns", "mine");
     let (id, _) = hub.with(|registry, now| registry.open(&tenant, state, uid("pod"), &hello, now)).unwrap();
     let (said, spoken) = body::unbounded();
@@ -63,6 +66,7 @@ impl Open {
             uid: uid("u"),
             hash: Hash::of(&service),
             seen: 0,
+            unusable: Unusable::default(),
             object: Object::Service(Box::new(service)),
         };
         self.say(&line::encode(&FromAgent::Put(put)).unwrap());
@@ -205,7 +209,7 @@ async fn a_newer_session_ends_the_older() {
         seen: None,
     };
     let tenant = Tenant::for_test("t", "ns", "mine");
-    let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None };
+    let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None, selector: BTreeMap::new() };
     let again = || older.hub.with(|registry, now| registry.open(&tenant, state.clone(), uid("pod"), &hello, now));
     assert!(again().is_ok() && again().is_ok() && again().is_ok());
     assert!(again().is_err(), "a fourth take-over within a minute");

@@ -9,6 +9,7 @@ use crate::{cluster, name};
 
 /// Field managers of k3k's own syncer, whose fields become ours with its twins.
 const K3K_MANAGERS: &[&str] = &["k3k", "k3k-kubelet"];
+
 /// Whose twin it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marks {
@@ -22,6 +23,14 @@ pub struct Marks {
     pub uid: Option<Uid>,
     /// UID of the virtual cluster, once we have written it.
     pub virtual_cluster: Option<Uid>,
+}
+
+impl Marks {
+    /// Whether they are those of this object of this tenant.
+    #[must_use]
+    pub fn is_of(&self, tenant: &Uid, key: &Key) -> bool {
+        self.tenant == *tenant && self.key == *key
+    }
 }
 
 /// The Cluster, key and ownership that a Service's metadata shows, if it is a twin.

@@ -6,6 +6,11 @@ use k3k_expose_proto::message::{Condition, Ingress, IngressPort, NodePort};
 use k3k_expose_proto::service::Protocol;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceStatus};
 
+/// Most conditions of one twin that are told.
+const CONDITIONS: usize = 8;
+/// Domain of our own conditions.
+const OURS: &str = "expose.k3k.io/";
+
 pub(super) fn node_port(port: &ServicePort) -> Option<NodePort> {
     let node_port = number(port.node_port?)?;
     Some(NodePort { port: number(port.port)?, protocol: protocol(port.protocol.as_deref()?)?, node_port })
@@ -25,8 +30,10 @@ pub(super) fn ingress(status: &ServiceStatus) -> Vec<Ingress> {
     entries.iter().map(entry).collect()
 }
 
+/// Those under our own domain are ours to give, and of all others a few say enough.
 pub(super) fn conditions(status: &ServiceStatus) -> Vec<Condition> {
     let conditions = status.conditions.as_deref().unwrap_or_default().iter();
+    let conditions = conditions.filter(|condition| !condition.type_.starts_with(OURS)).take(CONDITIONS);
     let condition = |condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| Condition {
         condition_type: condition.type_.clone(),
         status: condition.status.clone(),

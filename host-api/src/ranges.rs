@@ -1,0 +1,88 @@
+//! The ranges from which the host gives cluster IPs, as its `ServiceCIDR` objects name them. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// The ranges of the host by the name of the object that names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranges {
+    known: BTreeMap<String, Vec<Range>>,
+}
+
+/// One block of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    ipv4: bool,
+    first: u128,
+    mask: u128,
+}
+
+impl Ranges {
+    /// Takes in one object, or that it is gone. Tells whether that changes anything.
+    pub fn set(&mut self, name: &str, cidrs: Option<&[String]>) -> bool {
+        let ranges = cidrs.map(|cidrs| cidrs.iter().filter_map(|cidr| Range::parse(cidr)).collect::<Vec<_>>());
+        let before = match ranges.clone() {
+            Some(ranges) => self.known.insert(name.to_owned(), ranges),
+            None => self.known.remove(name),
+        };
+        before != ranges
+    }
+
+    /// Names of all objects known, to find those that a new list lacks.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.known.keys().cloned().collect()
+    }
+
+    /// Whether an address lies outside all ranges of its family. What is not known excludes nothing, and neither does a
+    /// family that the host lacks: it has an answer of its own for that.
+    #[must_use]
+    pub fn exclude(&self, ip: IpAddr) -> bool {
+        let mut family = self.known.values().flatten().filter(|range| range.ipv4 == ip.is_ipv4()).peekable();
+        family.peek().is_some() && !family.any(|range| bits(ip) & range.mask == range.first)
+    }
+}
+
+impl Range {
+    fn parse(cidr: &str) -> Option<Self> {
+        let (first, length) = cidr.split_once('/')?;
+        let (first, length): (IpAddr, u32) = (first.parse().ok()?, length.parse().ok()?);
+        let width: u32 = if first.is_ipv4() { 32 } else { 128 };
+        let rest = width.checked_sub(length)?;
+        let mask = u128::MAX.checked_shl(rest).unwrap_or_default();
+        Some(Self { ipv4: first.is_ipv4(), first: bits(first) & mask, mask })
+    }
+}
+
+fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => u32::from(ip).into(),
+        IpAddr::V6(ip) => ip.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_excluded_by_ranges_of_its_own_family_only() {
+        let mut ranges = Ranges::default();
+        let ip = |text: &str| text.parse().unwrap();
+        assert!(!ranges.exclude(ip("10.43.0.1")), "nothing is known");
+        let cidrs = ["10.43.0.0/16".to_owned(), "10.99.8.0/21".to_owned(), "nonsense".to_owned()];
+        assert!(ranges.set("kubernetes", Some(&cidrs)) && !ranges.set("kubernetes", Some(&cidrs)));
+        for (address, excluded) in [
+            ("10.43.255.255", false),
+            ("10.44.0.0", true),
+            ("10.99.15.1", false),
+            ("10.99.16.1", true),
+            ("fd00::1", false),
+        ] {
+            assert_eq!(ranges.exclude(ip(address)), excluded, "{address}");
+        }
+        assert!(ranges.set("more", Some(&["fd00::/112".to_owned()])));
+        assert!(!ranges.exclude(ip("fd00::ffff")) && ranges.exclude(ip("fd00::1:0")));
+        assert!(ranges.set("more", None) && !ranges.exclude(ip("fd00::1:0")));
+    }
+}
