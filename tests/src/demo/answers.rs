@@ -50,7 +50,7 @@ pub(super) async fn node_port(stage: &mut Stage, world: &World, twins: &Twins) -
     stage.tick(&format!("a Service of the platform team holds node port {NODE_PORT} of the host"));
     let ports = json!([{"port": 9090, "nodePort": NODE_PORT}]);
     let made = wish(twins, REPLACED, json!({"type": "NodePort", "ports": ports})).await?;
-    healed(stage, twins, &made, &format!("`{REPLACED}` asked for {NODE_PORT}, and both sides have another"), &holder)
+    healed(stage, twins, &made, &format!("`{REPLACED}` asked for {NODE_PORT}; both sides now have another"), &holder)
         .await
 }
 
@@ -64,8 +64,14 @@ pub(super) async fn cluster_ip(stage: &mut Stage, world: &World, twins: &Twins) 
     let holder = Holder::of_cluster_ips(&world.host()?.client().await?, &[CLUSTER_IP]).await?;
     stage.tick(&format!("a Service of the platform team holds {CLUSTER_IP} on the host"));
     let made = wish(twins, MOVED, json!({"clusterIP": CLUSTER_IP, "ports": [{"port": 6379}]})).await?;
-    healed(stage, twins, &made, &format!("`{MOVED}` asked for {CLUSTER_IP}, and both sides have another"), &holder)
-        .await
+    healed(
+        stage,
+        twins,
+        &made,
+        &format!("`{MOVED}` asked for {CLUSTER_IP}; both sides now have another, and its UID is the same"),
+        &holder,
+    )
+    .await
 }
 
 async fn wish(twins: &Twins, name: &str, mut spec: Value) -> anyhow::Result<Service> {
