@@ -3,6 +3,7 @@
 mod account;
 mod authority;
 mod chaos;
+mod checker;
 mod corrections;
 mod expiry;
 mod follow;
