@@ -32,4 +32,5 @@ mod terminating;
 mod walks;
 mod wire;
 mod wishes;
+mod words;
 mod world;
