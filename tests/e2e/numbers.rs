@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
-use k3k_expose_tests::product::HOST_API_USER;
+use k3k_expose_tests::foreign::Holder;
+use k3k_expose_tests::k3k::TenantOptions;
+use k3k_expose_tests::product::{HOST_API_USER, HostApi, HostApiOptions};
 use k3k_expose_tests::rig::Rig;
 use k3k_expose_tests::took;
 use k8s_openapi::api::core::v1::Service;
@@ -13,10 +15,14 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::world::{CLUSTER, World, change, create, delete, replace, service};
+use crate::observe::virtual_cluster;
+use crate::world::{CLUSTER, World, change, create, delete, numbers, replace, service};
 
 /// From the end of the foreign Service to the twin, by the event of its end: two writes and one line each way.
-const FREED: Duration = Duration::from_millis(200);
+pub const FREED: Duration = Duration::from_millis(200);
+
+/// Two clusters with the same ranges, so that each can have what the other draws.
+const PAIR: &str = "families";
 
 #[tokio::test]
 async fn numbers_that_are_free_on_the_host_are_the_same_on_both_sides() -> Result<()> {
@@ -42,29 +48,52 @@ async fn numbers_that_are_free_on_the_host_are_the_same_on_both_sides() -> Resul
 }
 
 #[tokio::test]
-async fn a_cluster_ip_that_is_held_on_the_host_is_waited_for() -> Result<()> {
-    let world = World::shared("follow", CLUSTER).await?;
-    let held = json!({"clusterIP": world.spare_ip(4), "ports": [{"port": 80}]});
+async fn a_cluster_ip_that_is_held_on_the_host_is_waited_for_where_conflicts_are_reported() -> Result<()> {
+    let env = vec![("K3K_EXPOSE_CLUSTER_IP_CONFLICT".to_owned(), "report".to_owned())];
+    let host = Rig::shared().host().await?;
+    let host_api = HostApi::start(host, HostApiOptions { env }).await?;
+    let plane = virtual_cluster("report").await?;
+    let world = World::on(host, &host_api, plane, "report", TenantOptions::default()).await?;
+    let held = json!({"clusterIP": "10.43.0.240", "ports": [{"port": 80}]});
     waits_for(&world, "held-ip", held.clone(), held, "ClusterIPTaken").await
 }
 
 #[tokio::test]
-async fn a_node_port_that_is_held_on_the_host_is_waited_for() -> Result<()> {
-    let world = World::shared("follow", CLUSTER).await?;
-    let wish = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": world.spare_port(2)}]});
-    let holds = json!({"type": "NodePort", "clusterIP": world.spare_ip(5),
-        "ports": [{"port": 9, "protocol": "UDP", "nodePort": world.spare_port(2)}]});
-    waits_for(&world, "held-port", wish, holds, "NodePortTaken").await
+async fn a_node_port_that_is_held_on_the_host_is_replaced() -> Result<()> {
+    let world = World::paired(PAIR).await?;
+    let port = world.spare_port(2);
+    let wish = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+    replaced(&world, "held-port", wish, port).await?.release().await
 }
 
 #[tokio::test]
-async fn a_health_check_port_that_is_held_on_the_host_is_waited_for() -> Result<()> {
-    let world = World::shared("follow", CLUSTER).await?;
-    let wish = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
-        "healthCheckNodePort": world.spare_port(3), "ports": [{"port": 80}]});
-    let holds = json!({"type": "NodePort", "clusterIP": world.spare_ip(6),
-        "ports": [{"port": 80, "nodePort": world.spare_port(3)}]});
-    waits_for(&world, "held-health-check", wish, holds, "NodePortTaken").await
+async fn a_health_check_port_that_is_held_on_the_host_is_replaced() -> Result<()> {
+    let world = World::paired(PAIR).await?;
+    let port = world.spare_port(3);
+    let wish = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": port,
+        "ports": [{"port": 80}]});
+    replaced(&world, "held-health-check", wish, port).await?.release().await
+}
+
+/// Somebody on the host holds a node port that a Service asks for: both sides agree on another, without a write that fails.
+async fn replaced(world: &World, name: &str, wish: Value, port: u16) -> Result<Holder> {
+    let audit = Rig::shared().pair(PAIR).await?.host.audit();
+    let mark = audit.mark().await?;
+    let holder = world.holder_of_port(port).await?;
+    let services = world.namespace(name).await?;
+    // host-api knows of the holder by its watch: a twin made after it shows that the watch has come that far.
+    let fence = create(&services, &service("fence", json!({"ports": [{"port": 80}]}))).await?;
+    world.follows(&fence).await?;
+    let wish = create(&services, &service("wish", wish)).await?;
+    let (here, twin) = world.agrees(&wish).await?;
+    let found = numbers(&here);
+    let has =
+        found.node_ports.iter().map(|(_, _, port)| *port).chain(found.health_check).any(|has| has == i32::from(port));
+    assert!(!has && here.uid() == wish.uid(), "{found:?}");
+    let writes = audit.writes_since(mark, |user| user == HOST_API_USER).await?.counted;
+    let codes: Vec<u16> = writes.iter().filter(|entry| entry.name == twin.name_any()).map(|entry| entry.code).collect();
+    assert_eq!(codes, [201], "one write, and none that fails");
+    Ok(holder)
 }
 
 /// No write while a Service of the host holds the number, and the twin by itself when it lets go.
@@ -75,7 +104,7 @@ async fn waits_for(world: &World, name: &str, wish: Value, holds: Value, reason:
     let holder = create(&foreign, &service(name, holds)).await?;
     let services = world.namespace(name).await?;
     // host-api knows of the holder by its watch: a twin made after it shows that the watch has come that far.
-    let fence = create(&services, &service("fence", json!({"ports": [{"port": 80}]}))).await?;
+    let fence = create(&services, &service("fence", json!({"clusterIP": "None", "ports": [{"port": 80}]}))).await?;
     world.follows(&fence).await?;
 
     create(&services, &service("wish", wish)).await?;

@@ -9,13 +9,15 @@ use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{self, TenantOptions};
 use k3k_expose_tests::product::{ADMIN_USER, AGENT_USER, HOST_API_USER, HostApi, HostApiOptions};
 use k3k_expose_tests::rig::virtual_options;
-use k3k_expose_tests::{ControlPlane, PlaneOptions, took};
+use k3k_expose_tests::{ControlPlane, PlaneOptions, told, took};
 use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::ListParams;
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::observe::{create_all, equal, metric, outcomes, session_up};
-use crate::world::{World, service};
+use crate::world::{World, create, service};
 
 const COUNT: usize = 1_000;
 const LONG: Duration = Duration::from_secs(120);
@@ -35,6 +37,13 @@ async fn a_restart_with_a_thousand_services_in_sync_writes_nothing() -> Result<(
     create_all(&services, (0..COUNT).map(numbered).collect()).await?;
     outcomes(&world.agent, "applied", COUNT, LONG).await?;
     assert_eq!(equal(&world.virtual_cluster, &world.tenant).await?, COUNT);
+    eventually("all are told", LONG, async || {
+        let all = services.list(&ListParams::default()).await?.items;
+        let told = all.iter().filter(|one| told::synced(one).is_some_and(|said| said.status == "True")).count();
+        ensure!(told == COUNT, "{told}");
+        anyhow::Ok(())
+    })
+    .await?;
 
     let (on_host, on_virtual) = (host.audit(), plane.audit());
     let marks = (on_host.mark().await?, on_virtual.mark().await?);
@@ -42,6 +51,7 @@ async fn a_restart_with_a_thousand_services_in_sync_writes_nothing() -> Result<(
     let began = Instant::now();
     in_sync(&world).await?;
     took("a restarted agent in sync", began.elapsed(), Duration::from_secs(3));
+    fence(&world, &services, "fence-agent").await?;
     assert_eq!(written(&on_host, marks.0).await?, [], "by a restart of the agent, on the host");
     assert_eq!(written(&on_virtual, marks.1).await?, [], "by a restart of the agent, in the virtual cluster");
 
@@ -57,26 +67,37 @@ async fn a_restart_with_a_thousand_services_in_sync_writes_nothing() -> Result<(
     .await?;
     in_sync(&world).await?;
     took("a restarted host-api in sync", began.elapsed(), Duration::from_secs(6));
+    fence(&world, &services, "fence-host-api").await?;
     assert_eq!(written(&on_host, marks.0).await?, [], "by a restart of host-api, on the host");
     assert_eq!(written(&on_virtual, marks.1).await?, [], "by a restart of host-api, in the virtual cluster");
-    assert_eq!(equal(&world.virtual_cluster, &world.tenant).await?, COUNT);
+    assert_eq!(equal(&world.virtual_cluster, &world.tenant).await?, COUNT + 2);
     Ok(())
 }
 
 async fn in_sync(world: &World) -> Result<()> {
     session_up(&world.agent).await?;
-    world.agent.wait_ok("/syncz", LONG).await?;
-    outcomes(&world.agent, "applied", COUNT, LONG).await
+    world.agent.wait_ok("/syncz", LONG).await
 }
 
-/// What either product wrote since the mark.
+/// A Service made after a restart: when it is told, whatever the restart led to was written before.
+async fn fence(world: &World, services: &Api<Service>, name: &str) -> Result<()> {
+    let fence = create(services, &numbered_as(name, 3)).await?;
+    world.applied(&fence).await.map(drop)
+}
+
+/// What either product wrote since the mark, but for the fences.
 async fn written(audit: &AuditLog, mark: Mark) -> Result<Vec<Entry>> {
     let ours = |user: &str| [HOST_API_USER, AGENT_USER, ADMIN_USER].contains(&user);
-    Ok(audit.writes_since(mark, ours).await?.counted)
+    let counted = audit.writes_since(mark, ours).await?.counted;
+    Ok(counted.into_iter().filter(|entry| !entry.name.starts_with("fence")).collect())
 }
 
 /// One of a mix: mostly plain, some headless, some with more than one port.
 fn numbered(number: usize) -> Service {
+    numbered_as(&format!("web-{number}"), number)
+}
+
+fn numbered_as(name: &str, number: usize) -> Service {
     let mut spec = json!({"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]});
     match number % 10 {
         0 => spec["clusterIP"] = json!("None"),
@@ -84,5 +105,5 @@ fn numbered(number: usize) -> Service {
         2 => spec["ports"] = json!([{"name": "a", "port": 53, "protocol": "UDP"}, {"name": "b", "port": 53}]),
         _ => {}
     }
-    service(&format!("web-{number}"), spec)
+    service(name, spec)
 }

@@ -1,19 +1,21 @@
-//! What `cargo sync-bench` measures, in its order: memory of idle programs, the host's own limit, the sync, rest, latencies,
-//! restarts, a reconnect.
+//! What `cargo sync-bench` measures, in its order: memory of idle programs, the host's own limit, the sync, rest, latencies
+//! in both directions, restarts, a reconnect, conflicts.
 //!
 //! Honest figures need the same things on both sides of a ratio: one pair of control planes, one account on the host with
 //! its rights and its place in the queue, byte-same bodies, the same controllers and watches. Every measurement begins
 //! only after the objects of the one before are gone, EndpointSlices and IP addresses included.
 
 mod bodies;
+mod crowded;
 mod direct;
 mod field;
-mod host_watch;
 mod latency;
 mod programs;
 mod proxy;
 mod report;
+mod service_watch;
 mod spending;
+mod status;
 mod table;
 
 use std::time::Duration;
@@ -105,6 +107,9 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
         report.latencies(rate, &latencies);
     }
 
+    say("500 load-balancer addresses at 50/s");
+    report.status(&status::measure(&field).await?);
+
     say("restart of the agent");
     let before = Spending::begin(&field).await?;
     field.programs()?.restart_agent().await?;
@@ -120,6 +125,9 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
     say("a cut connection");
     report.reconnect_bytes = field.reconnect_bytes().await?;
     field.stop().await?;
+
+    say("booting two control planes with equal ranges");
+    report.crowded(&crowded::measure(services).await?);
     Ok(report)
 }
 

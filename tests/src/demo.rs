@@ -3,6 +3,7 @@
 //! Standard output is for the reader; what cargo and the Go build have to say goes to standard error. A step that is not
 //! as promised ends the story, in either mode.
 
+mod answers;
 mod beside;
 mod services;
 mod stage;
@@ -14,11 +15,12 @@ use anyhow::{Context, bail};
 use futures::future;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
-use kube::{Api, Client, Error};
+use kube::{Api, Client, Error, ResourceExt};
 
 use crate::k3k::{Mode, Tenant, TenantOptions};
 use crate::product::{AgentOptions, HostApiOptions};
 use crate::supervisor;
+use crate::told::SYNCED;
 use crate::toolchain::{ControlPlaneBinaries, product_binaries};
 use crate::wire::{WireSession, hello};
 use services::Twins;
@@ -74,7 +76,7 @@ async fn tell(stage: &mut Stage, world: &mut World) -> anyhow::Result<()> {
         "k3k-expose",
         "k3k runs many small Kubernetes clusters inside a big one, the host. In shared mode their pods run on the host, \
          so a Service made in a small cluster reaches nobody until the host has one like it: its twin. k3k-expose makes \
-         that twin and keeps it right. Here is one tenant, live.",
+         that twin, keeps it right, and brings back what the host says. Here is one tenant, live.",
     );
     programs(stage)?;
     clusters(stage, world).await?;
@@ -84,6 +86,9 @@ async fn tell(stage: &mut Stage, world: &mut World) -> anyhow::Result<()> {
     change(stage, &twins).await?;
     deletion(stage, &twins).await?;
     mishap(stage, &twins).await?;
+    answers::address(stage, &twins).await?;
+    answers::node_port(stage, world, &twins).await?;
+    answers::cluster_ip(stage, world, &twins).await?;
     token_refused(stage, world).await?;
     mode_refused(stage, world).await
 }
@@ -147,6 +152,10 @@ async fn services(stage: &mut Stage, world: &World, twins: &Twins) -> anyhow::Re
         stage.tick(&services::sentence(&made));
         stage.table(&beside::rows(&made, &twin));
     }
+    for service in services::wanted()? {
+        twins.applied(&service.name_any()).await?;
+    }
+    stage.tick(&format!("each of the three says so itself: condition {SYNCED} is True"));
     world.agent()?.wait_ok("/syncz", DEADLINE).await
 }
 
@@ -234,6 +243,7 @@ async fn mode_refused(stage: &mut Stage, world: &World) -> anyhow::Result<()> {
 /// Hands the two clusters over and waits for Ctrl-C.
 async fn invite(stage: &mut Stage, world: &World) -> anyhow::Result<()> {
     let (host, virtual_cluster) = (world.host()?, world.virtual_cluster()?);
+    let edge = world.tenant()?.twin_name(services::LOST, "default");
     stage.begin("Your turn", "Both clusters stay up until Ctrl-C; open a shell for each and change something.");
     stage.shell(
         "the tenant",
@@ -241,6 +251,8 @@ async fn invite(stage: &mut Stage, world: &World) -> anyhow::Result<()> {
         &[
             "kubectl get services",
             "kubectl create service clusterip hello --tcp=80:8080",
+            "kubectl wait --for=condition=expose.k3k.io/Synced service/hello",
+            &format!("kubectl describe service {}   # its Events say what was renumbered", answers::MOVED),
             &format!("kubectl delete service {}", services::LOST),
         ],
     );
@@ -249,6 +261,8 @@ async fn invite(stage: &mut Stage, world: &World) -> anyhow::Result<()> {
         host.kubeconfig_path(),
         &[
             &format!("kubectl -n {NAMESPACE} get services --watch"),
+            &format!("kubectl -n {NAMESPACE} patch service {edge} --subresource=status --type=merge \\"),
+            r#"  -p '{"status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.20"}]}}}'"#,
             &format!("kubectl -n {NAMESPACE} delete service --all   # they come back; thrice a minute is a contest"),
         ],
     );

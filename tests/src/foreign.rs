@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -15,6 +15,8 @@ pub const NAMESPACE: &str = "platform";
 
 /// The part of the host's range that no sliced virtual cluster has: 10.43.1.0 to 10.43.15.255.
 const FREE: u16 = 15 * 256;
+/// So many of them are tried: on a pair anybody may have drawn one.
+const ADDRESSES: usize = 10;
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// A Service that stands in the way until it is released; it outlives this value.
@@ -44,14 +46,24 @@ impl Holder {
     /// # Errors
     /// As [`Holder::of_cluster_ips`].
     pub async fn of_node_port(host: &Client, node_port: u16, protocol: &str) -> anyhow::Result<Self> {
-        // A drawn address might be one that some virtual cluster draws, too.
-        let [high, low] = (256 + NEXT.fetch_add(1, Ordering::Relaxed) % FREE).to_be_bytes();
-        Self::make(
-            host,
-            json!({"type": "NodePort", "clusterIP": format!("10.43.{high}.{low}"),
-            "ports": [{"port": 80, "protocol": protocol, "nodePort": node_port}]}),
-        )
-        .await
+        let mut outcome = Err(anyhow!("no address was tried"));
+        for _ in 0..ADDRESSES {
+            // A drawn address might be one that some virtual cluster draws, too.
+            let [high, low] = (256 + NEXT.fetch_add(1, Ordering::Relaxed) % FREE).to_be_bytes();
+            let address = format!("10.43.{high}.{low}");
+            outcome = Self::make(
+                host,
+                json!({"type": "NodePort", "clusterIP": address,
+                    "ports": [{"port": 80, "protocol": protocol, "nodePort": node_port}]}),
+            )
+            .await;
+            let is_address_taken =
+                outcome.as_ref().is_err_and(|error| error.root_cause().to_string().contains(&format!("IP {address}:")));
+            if !is_address_taken {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Lets go of everything.

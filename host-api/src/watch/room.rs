@@ -21,7 +21,7 @@ use crate::ready::Ready;
 use crate::services::HostName;
 
 /// Addresses that the API server's own allocator did not make for a Service: all others are known by their Services.
-const NOT_OF_A_SERVICE: &str = "ipaddress.kubernetes.io/managed-by!=ipallocator";
+const NOT_OF_A_SERVICE: &str = "ipaddress.kubernetes.io/managed-by!=ipallocator.k8s.io";
 /// Warnings about Services.
 const WARNINGS: &str = "type=Warning,involvedObject.kind=Service";
 

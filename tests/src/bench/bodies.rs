@@ -106,6 +106,17 @@ pub(super) fn reference(name: &str, index: usize) -> anyhow::Result<Service> {
     }))?)
 }
 
+/// A LoadBalancer Service of the tenant, without node ports.
+pub(super) fn balancer(name: &str) -> anyhow::Result<Service> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
+            "selector": {"app": name}, "ports": [port(PORT)],
+        },
+    }))?)
+}
+
 /// The change of an update, for either kind.
 pub(super) fn update() -> Value {
     json!({"spec": {"ports": [port(NEW_PORT)]}})

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::field::Field;
-use super::host_watch::HostWatch;
+use super::service_watch::ServiceWatch;
 
 /// The field manager of host-api: its bookkeeping is part of what is stored.
 const FIELD_MANAGER: &str = "k3k-expose";
@@ -24,7 +24,7 @@ pub(super) async fn create_all(field: &Field, workers: usize) -> anyhow::Result<
     let bodies = Arc::new(field.twin_bodies().await?);
     let client = field.plain_client().await?;
     // In the measured run host-api has its own watch on all Services of the host.
-    let other = HostWatch::start(Api::all(client.clone())).await?;
+    let other = ServiceWatch::start(Api::all(client.clone())).await?;
     let services: Api<Service> = Api::namespaced(client, field.namespace());
     let next = Arc::new(AtomicUsize::new(0));
     let began = Instant::now();

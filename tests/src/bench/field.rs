@@ -15,17 +15,17 @@ use tokio::time::Instant;
 
 use super::Usage;
 use super::bodies::{self, Fingerprints, VIRTUAL_NAMESPACE};
-use super::host_watch::HostWatch;
 use super::programs::{self, Programs};
+use super::service_watch::ServiceWatch;
 use super::spending::{Spending, Written};
 use crate::access::{Access, Credential};
 use crate::audit::{AuditLog, Entry};
 use crate::eventually::eventually;
-use crate::k3k::{self, Tenant, TenantOptions};
+use crate::k3k::{Tenant, TenantOptions};
 use crate::plane::{ControlPlane, PlaneOptions};
-use crate::product::{HOST_API_ACCOUNT, HOST_API_NAMESPACE, HostApi, HostApiOptions, apply_rbac};
+use crate::product::{AGENT_USER, HOST_API_ACCOUNT, HOST_API_NAMESPACE, HostApi, HostApiOptions, apply_rbac};
 use crate::progress::say;
-use crate::rig::virtual_options;
+use crate::rig::{self, virtual_options};
 use crate::token;
 
 /// The host namespace of the tenant.
@@ -39,7 +39,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(super) struct Field {
     programs: Option<Programs>,
-    watch: HostWatch,
+    watch: ServiceWatch,
     tenant: Tenant,
     plain: Access,
     virtual_uid: String,
@@ -58,13 +58,20 @@ pub(super) struct Synced {
 }
 
 impl Field {
+    /// With half of the host's range for the tenant: what the bench takes of the other half is never in its way.
     pub(super) async fn boot() -> anyhow::Result<Self> {
-        // Half of the host's range: what the bench takes of the other half is never in a tenant's way.
-        let virtual_options = virtual_options("virtual").with_service_cidr("10.43.0.0/17");
+        Self::boot_with(virtual_options("virtual").with_service_cidr("10.43.0.0/17")).await
+    }
+
+    /// With the host's whole range for the tenant, as k3k gives it: what the host draws, the tenant can have.
+    pub(super) async fn boot_equal() -> anyhow::Result<Self> {
+        Self::boot_with(virtual_options("virtual")).await
+    }
+
+    async fn boot_with(virtual_options: PlaneOptions) -> anyhow::Result<Self> {
         let (host, virtual_cluster) =
-            tokio::try_join!(ControlPlane::start(PlaneOptions::new("host")), ControlPlane::start(virtual_options))?;
+            tokio::try_join!(rig::host(PlaneOptions::new("host")), ControlPlane::start(virtual_options))?;
         let client = host.client().await?;
-        k3k::install(&client).await?;
         apply_rbac(&client).await?;
         let tenant = Tenant::create(&client, NAMESPACE, "bench", TenantOptions::default()).await?;
         // The plain client is host-api's own account: same rights to check, same place in the server's queues.
@@ -73,7 +80,7 @@ impl Field {
         let virtual_uid = namespaces.get("kube-system").await?.uid();
         Ok(Self {
             programs: None,
-            watch: HostWatch::start(tenant.host_services()).await?,
+            watch: ServiceWatch::start(tenant.host_services()).await?,
             plain: host.access().with(Credential::Token(token)),
             virtual_uid: virtual_uid.context("a namespace has a UID")?,
             addresses: count(&Api::<IPAddress>::all(client)).await?,
@@ -91,12 +98,23 @@ impl Field {
         &self.tenant
     }
 
-    pub(super) fn watch(&self) -> &HostWatch {
+    pub(super) fn watch(&self) -> &ServiceWatch {
         &self.watch
     }
 
     pub(super) async fn plain_client(&self) -> anyhow::Result<Client> {
         self.plain.client().await
+    }
+
+    /// A client of the platform team's.
+    pub(super) async fn host_client(&self) -> anyhow::Result<Client> {
+        self.host.client().await
+    }
+
+    /// A client that is the agent: same rights to check, same place in the server's queues. Only once an agent has run.
+    pub(super) async fn agents_client(&self) -> anyhow::Result<Client> {
+        let (_, account) = AGENT_USER.rsplit_once(':').context("a user name of an account")?;
+        self.virtual_cluster.client_for_service_account("kube-system", account).await
     }
 
     pub(super) async fn virtual_client(&self) -> anyhow::Result<Client> {
@@ -152,18 +170,24 @@ impl Field {
 
     /// Starts host-api, then the agent, and measures until 30 s after all Services have their twin.
     pub(super) async fn sync(&mut self, services: usize) -> anyhow::Result<Synced> {
-        let host_api = HostApi::start(&self.host, HostApiOptions::default()).await?;
         let spending = Spending::of_writes(self).await?;
-        let token = self.tenant.server_pod_token(0).await?;
-        let began = Instant::now();
-        let agent = programs::start_agent(&self.virtual_cluster, &self.tenant, &host_api, &token, None).await?;
+        let began = self.start().await?;
         self.watch.wait("a twin for every Service", PATIENCE, |seen| (seen.count() >= services).then_some(())).await?;
         let took = began.elapsed();
-        agent.wait_ok("/syncz", PATIENCE).await?;
-        self.programs = Some(Programs { agent, host_api });
+        self.programs()?.agent.wait_ok("/syncz", PATIENCE).await?;
         self.slices(services).await?;
         tokio::time::sleep(SETTLE).await;
         Ok(Synced { took, written: spending.writes(self).await?, usage: self.programs()?.usage().await? })
+    }
+
+    /// Starts host-api, then the agent, and gives the moment before the latter.
+    pub(super) async fn start(&mut self) -> anyhow::Result<Instant> {
+        let host_api = HostApi::start(&self.host, HostApiOptions::default()).await?;
+        let token = self.tenant.server_pod_token(0).await?;
+        let began = Instant::now();
+        let agent = programs::start_agent(&self.virtual_cluster, &self.tenant, &host_api, &token, None).await?;
+        self.programs = Some(Programs { agent, host_api });
+        Ok(began)
     }
 
     /// Ends the programs, deletes all Services on the host, and returns when no trace is left.
@@ -178,7 +202,7 @@ impl Field {
         let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);
         self.tenant.host_services().delete_collection(&every.0, &every.1).await?;
         slices.delete_collection(&every.0, &every.1).await?;
-        let gone = |seen: &super::host_watch::Seen| (seen.count() == 0).then_some(());
+        let gone = |seen: &super::service_watch::Seen| (seen.count() == 0).then_some(());
         self.watch.wait("no Service", PATIENCE, gone).await?;
         self.slices(0).await?;
         let addresses: Api<IPAddress> = Api::all(client);
@@ -213,7 +237,7 @@ impl Field {
     }
 
     /// The tenant's Services, without the cluster's own.
-    async fn tenants(&self) -> anyhow::Result<Vec<Service>> {
+    pub(super) async fn tenants(&self) -> anyhow::Result<Vec<Service>> {
         let api: Api<Service> = Api::namespaced(self.virtual_client().await?, VIRTUAL_NAMESPACE);
         let mut services = api.list(&ListParams::default()).await?.items;
         services.retain(|service| service.name_any() != "kubernetes");

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::bodies::{self, NEW_PORT, VIRTUAL_NAMESPACE};
 use super::field::Field;
-use super::host_watch::Seen;
+use super::service_watch::Seen;
 
 /// For the last change of a phase to arrive.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Usage;
+use super::crowded::Outcome;
 use super::field::Synced;
-use super::latency::Latencies;
+use super::latency::{Latencies, Pair};
 use super::spending::{Spent, Written};
 use super::table;
 
@@ -46,6 +47,18 @@ pub struct Report {
     pub latency_ms: BTreeMap<String, Percentiles>,
     /// The same for a call on the host; `<change>` is that at 50/s, `<change>_5` that at 5/s.
     pub direct_ms: BTreeMap<String, Percentiles>,
+    /// Writes of the agent in the virtual cluster for each Service of the initial sync, Events left out.
+    pub virt_writes_initial: f64,
+    /// From before the status of a twin is written on the host to the event in the virtual cluster, at 50/s.
+    pub status_ms: Percentiles,
+    /// The same for a status that is written in the virtual cluster.
+    pub direct_status_ms: Percentiles,
+    /// [`Report::status_ms`] over [`Report::direct_status_ms`].
+    pub status_to_direct: Percentiles,
+    /// A host where others hold every cluster IP of the tenant's.
+    pub crowded: Crowded,
+    /// From before a Service with a taken number is made until both sides have the same numbers: the median.
+    pub conflict_heal_ms: Heal,
     /// Writes of both accounts in 60 s of rest.
     pub idle_writes_60s: usize,
     /// CPU time of each program in those 60 s.
@@ -65,6 +78,26 @@ pub struct Programs {
     pub agent: f64,
     /// host-api's.
     pub host_api: f64,
+}
+
+/// What became of `n` Services on a host where others hold all their cluster IPs.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Crowded {
+    /// Those whose condition is True.
+    pub synced: usize,
+    /// Those that have one cluster IP on both sides, and one that was not taken.
+    pub same_cluster_ip: usize,
+    /// Time from before the agent's start until the last was synced; null if one never was.
+    pub s: Option<f64>,
+}
+
+/// Milliseconds by what was taken.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Heal {
+    /// A node port.
+    pub node_port: f64,
+    /// A cluster IP.
+    pub cluster_ip: f64,
 }
 
 /// Half of the samples were at most `p50`, 99 of 100 at most `p99`.
@@ -107,6 +140,18 @@ impl Report {
         self.initial_to_limit = self.initial_s / self.limit_s;
         self.host_writes_initial = synced.written.on_host;
         self.virtual_writes_initial = synced.written.in_virtual;
+        self.virt_writes_initial = per(synced.written.in_virtual - synced.written.events_in_virtual, self.n);
+    }
+
+    pub(super) fn status(&mut self, pair: &Pair) {
+        let [ours, direct] = [&pair.ours, &pair.direct].map(|samples| Percentiles::of(samples));
+        self.status_to_direct = Percentiles { p50: ours.p50 / direct.p50, p99: ours.p99 / direct.p99 };
+        (self.status_ms, self.direct_status_ms) = (ours, direct);
+    }
+
+    pub(super) fn crowded(&mut self, outcome: &Outcome) {
+        self.crowded = outcome.crowded;
+        self.conflict_heal_ms = outcome.heal;
     }
 
     pub(super) fn usage_at(&mut self, services: &str, synced: &Synced) {
@@ -150,6 +195,13 @@ impl Report {
     }
 }
 
+impl Heal {
+    pub(super) fn of(node_port: &[f64], cluster_ip: &[f64]) -> Self {
+        let [node_port, cluster_ip] = [node_port, cluster_ip].map(|samples| Percentiles::of(samples).p50);
+        Self { node_port, cluster_ip }
+    }
+}
+
 impl Percentiles {
     fn of(samples: &[f64]) -> Self {
         let mut sorted = samples.to_vec();
@@ -162,6 +214,11 @@ impl Percentiles {
 fn rank(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 writes")]
+fn per(writes: usize, services: usize) -> f64 {
+    writes as f64 / services as f64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a process of 2^52 KiB does not fit")]

@@ -17,6 +17,8 @@ pub(super) struct Spending {
 pub(super) struct Written {
     pub(super) on_host: usize,
     pub(super) in_virtual: usize,
+    /// Those of the latter that are Events.
+    pub(super) events_in_virtual: usize,
 }
 
 /// What it came to.
@@ -45,12 +47,11 @@ impl Spending {
         let count = async |(log, mark): &(AuditLog, Mark), user: &str| {
             let writes = log.writes_since(*mark, |other| other == user).await?;
             field.tell(user, &writes.events);
-            anyhow::Ok(writes.counted.len() + writes.events.len())
+            anyhow::Ok((writes.counted.len() + writes.events.len(), writes.events.len()))
         };
-        Ok(Written {
-            on_host: count(&self.host, HOST_API_USER).await?,
-            in_virtual: count(&self.virtual_cluster, AGENT_USER).await?,
-        })
+        let (on_host, _) = count(&self.host, HOST_API_USER).await?;
+        let (in_virtual, events_in_virtual) = count(&self.virtual_cluster, AGENT_USER).await?;
+        Ok(Written { on_host, in_virtual, events_in_virtual })
     }
 
     /// Writes and CPU time since the beginning.

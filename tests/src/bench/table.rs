@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::{Percentiles, Report};
+use super::report::{Crowded, Percentiles, Report};
 
 /// The changes, in the order in which they are measured.
 const CHANGES: [&str; 3] = ["create", "update", "delete"];
@@ -12,6 +12,8 @@ pub(super) fn render(report: &Report) -> String {
     // Writing into a string cannot fail.
     let _ = sync(&mut text, report);
     let _ = latency(&mut text, report);
+    let _ = status(&mut text, report);
+    let _ = conflicts(&mut text, report);
     let _ = writes(&mut text, report);
     let _ = cost(&mut text, report);
     text
@@ -32,30 +34,36 @@ fn sync(text: &mut String, report: &Report) -> std::fmt::Result {
 
 fn latency(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "\nOne change, until the host's watch tells of it (ms)")?;
-    writeln!(
-        text,
-        "  {:<12} {:>8} {:>8}   {:>8} {:>8}   {:>8} {:>8}",
-        "", "p50", "p99", "direct50", "direct99", "ratio50", "ratio99"
-    )?;
+    columns(text)?;
     for rate in [5, 50] {
         for change in CHANGES {
             let suffix = if rate == 50 { String::new() } else { format!("_{rate}") };
             let ours = of(&report.latency_ms, &format!("{change}_{rate}"));
             let direct = of(&report.direct_ms, &format!("{change}{suffix}"));
-            writeln!(
-                text,
-                "  {:<12} {:>8.2} {:>8.2}   {:>8.2} {:>8.2}   {:>8.2} {:>8.2}",
-                format!("{change} {rate}/s"),
-                ours.p50,
-                ours.p99,
-                direct.p50,
-                direct.p99,
-                ours.p50 / direct.p50,
-                ours.p99 / direct.p99,
-            )?;
+            let ratio = Percentiles { p50: ours.p50 / direct.p50, p99: ours.p99 / direct.p99 };
+            compared(text, &format!("{change} {rate}/s"), [&ours, &direct, &ratio])?;
         }
     }
     writeln!(text, "  promised at 50/s: ratio50 at most 2.5; aim for ratio99: 4")
+}
+
+fn status(text: &mut String, report: &Report) -> std::fmt::Result {
+    let Report { status_ms: ours, direct_status_ms: direct, status_to_direct: ratio, .. } = report;
+    writeln!(text, "\nLoad-balancer status of a twin, until the virtual cluster's watch tells of it (ms)")?;
+    columns(text)?;
+    compared(text, "status 50/s", [ours, direct, ratio])?;
+    writeln!(text, "  promised: ratio50 at most 2.5; aim for ratio99: 4")
+}
+
+fn conflicts(text: &mut String, report: &Report) -> std::fmt::Result {
+    let n = report.n;
+    let Crowded { synced, same_cluster_ip, s } = report.crowded;
+    writeln!(text, "\nNumbers that others hold on the host")?;
+    line(text, "all cluster IPs taken: synced", &synced.to_string(), &format!("{n}"))?;
+    line(text, "  one cluster IP on both sides", &same_cluster_ip.to_string(), &format!("{n}"))?;
+    line(text, "  agent start to last synced", &s.map_or_else(|| "-".to_owned(), |s| format!("{s:.2} s")), "")?;
+    line(text, "a taken node port heals in", &format!("{:.1} ms", report.conflict_heal_ms.node_port), "")?;
+    line(text, "a taken cluster IP heals in", &format!("{:.1} ms", report.conflict_heal_ms.cluster_ip), "")
 }
 
 fn writes(text: &mut String, report: &Report) -> std::fmt::Result {
@@ -67,7 +75,7 @@ fn writes(text: &mut String, report: &Report) -> std::fmt::Result {
         "initial sync",
         report.host_writes_initial,
         report.virtual_writes_initial,
-        &format!("host: {} exactly", report.n),
+        &format!("{} exactly on each side", report.n),
     )?;
     row("restart of the agent", report.host_writes_agent_restart, report.virtual_writes_agent_restart, "0")?;
     row("restart of host-api", report.host_writes_host_api_restart, report.virtual_writes_host_api_restart, "0")?;
@@ -94,6 +102,21 @@ fn cost(text: &mut String, report: &Report) -> std::fmt::Result {
         "CPU s, 60 s at rest", report.idle_cpu_s.agent, report.idle_cpu_s.host_api
     )?;
     line(text, "bytes to reconnect, nothing changed", &report.reconnect_bytes.to_string(), "at most 1000")
+}
+
+fn columns(text: &mut String) -> std::fmt::Result {
+    let [p50, p99] = ["p50", "p99"];
+    writeln!(
+        text,
+        "  {:<12} {p50:>8} {p99:>8}   {:>8} {:>8}   {:>8} {:>8}",
+        "", "direct50", "direct99", "ratio50", "ratio99"
+    )
+}
+
+/// Ours, the direct one, and the ratio of the two.
+fn compared(text: &mut String, name: &str, figures: [&Percentiles; 3]) -> std::fmt::Result {
+    let [ours, direct, ratio] = figures.map(|Percentiles { p50, p99 }| format!("{p50:>8.2} {p99:>8.2}"));
+    writeln!(text, "  {name:<12} {ours}   {direct}   {ratio}")
 }
 
 fn line(text: &mut String, name: &str, value: &str, promise: &str) -> std::fmt::Result {

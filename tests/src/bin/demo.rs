@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use k3k_expose_tests::demo;
 
-/// Shows a Service of a virtual cluster getting its twin on the host, on two real control planes of its own.
+/// Shows a Service of a virtual cluster getting its twin on the host, and the host's answer coming back, on two real
+/// control planes of its own.
 ///
 /// Needs no root, no container engine and no cluster. The first run compiles kube-apiserver and etcd, which takes some
 /// minutes and needs Go; later runs take half a minute. Everything ends with the program.

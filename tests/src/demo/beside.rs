@@ -35,6 +35,25 @@ pub(super) fn changed(service: &Service, twin: &Service) -> Vec<Row> {
     rows
 }
 
+/// What a number that somebody else holds must not come between.
+pub(super) fn numbers(service: &Service, twin: &Service) -> Vec<Row> {
+    let [ours, theirs] = [service, twin].map(|service| service.spec.clone().unwrap_or_default());
+    let mut rows = vec![row("cluster IP", ours.cluster_ip.unwrap_or_default(), theirs.cluster_ip.unwrap_or_default())];
+    let [ours, theirs] = [ours.ports, theirs.ports].map(Option::unwrap_or_default);
+    rows.extend(paired("node port", &ours, &theirs, node_port).into_iter().filter(|row| !row.left.is_empty()));
+    rows
+}
+
+/// What the host's cloud gave.
+pub(super) fn addresses(service: &Service, twin: &Service) -> Vec<Row> {
+    let text = |service: &Service| {
+        let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let entries = status.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();
+        entries.iter().filter_map(|entry| entry.ip.clone().or(entry.hostname.clone())).collect::<Vec<_>>().join(", ")
+    };
+    vec![row("load balancer", text(service), text(twin))]
+}
+
 /// The tenant's keys first, then those that only the twin has.
 fn selector(asked: &BTreeMap<String, String>, has: &BTreeMap<String, String>) -> Vec<Row> {
     let text = |(key, value): (&String, &String)| format!("{key}={value}");

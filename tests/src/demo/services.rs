@@ -1,17 +1,18 @@
-//! The tenant's three Services, and what is promised of their twins.
+//! The tenant's Services, and what is promised of their twins.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, ResourceExt};
-use serde_json::json;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
 
 use super::DEADLINE;
 use super::world::World;
 use crate::eventually::eventually;
 use crate::k3k::Tenant;
+use crate::{cloud, told};
 
 /// The one that is edited.
 pub(super) const EDITED: &str = "web";
@@ -24,6 +25,7 @@ const VIRTUAL_NAMESPACE: &str = "default";
 
 /// Both sides of the tenant's Services.
 pub(super) struct Twins {
+    virtual_cluster: Client,
     virtual_services: Api<Service>,
     host_services: Api<Service>,
     tenant: Tenant,
@@ -54,8 +56,10 @@ pub(super) fn sentence(service: &Service) -> String {
 impl Twins {
     pub(super) async fn of(world: &World) -> anyhow::Result<Self> {
         let tenant = world.tenant()?.clone();
+        let virtual_cluster = world.virtual_cluster()?.client().await?;
         Ok(Self {
-            virtual_services: Api::namespaced(world.virtual_cluster()?.client().await?, VIRTUAL_NAMESPACE),
+            virtual_services: Api::namespaced(virtual_cluster.clone(), VIRTUAL_NAMESPACE),
+            virtual_cluster,
             host_services: tenant.host_services(),
             tenant,
         })
@@ -123,6 +127,54 @@ impl Twins {
         .await
     }
 
+    /// The virtual Service, once its condition says that its twin is as it asks.
+    pub(super) async fn applied(&self, name: &str) -> anyhow::Result<Service> {
+        told::wait_synced(&self.virtual_services, name, "True", "Applied", DEADLINE).await
+    }
+
+    /// Gives the twin this load-balancer status, as the host's cloud would, and waits until the tenant has it.
+    pub(super) async fn cloud_gives(&self, name: &str, entries: &Value) -> anyhow::Result<(Service, Service)> {
+        let twin = self.twin(name).await?;
+        let twin = cloud::set_ingress(&self.host_services, &twin.name_any(), entries).await?;
+        let service = eventually(&format!("the address of {name}"), DEADLINE, async || {
+            let service = self.virtual_services.get(name).await?;
+            match (ingress(&service), ingress(&twin)) {
+                (here, there) if here == there => Ok(service),
+                (here, there) => Err(anyhow!("{here} instead of {there}")),
+            }
+        })
+        .await?;
+        Ok((service, twin))
+    }
+
+    /// A Service and its twin, once they agree on other numbers than those that it was made with.
+    pub(super) async fn heals(&self, made: &Service) -> anyhow::Result<(Service, Service)> {
+        let name = made.name_any();
+        let pair = eventually(&format!("one set of numbers for {name}"), DEADLINE, async || {
+            let (service, twin) = (self.virtual_services.get(&name).await?, self.twin(&name).await?);
+            if told::Numbers::of(&service) == told::Numbers::of(made) {
+                bail!("the tenant's Service keeps numbers that the host has not for it");
+            }
+            self.compare(&spec(&service), &twin).map(|()| (service, twin))
+        })
+        .await?;
+        if pair.0.uid() != made.uid() {
+            bail!("the tenant's Service was made anew instead of moved");
+        }
+        self.applied(&name).await?;
+        Ok(pair)
+    }
+
+    /// What an Event of this reason tells the tenant about a Service.
+    pub(super) async fn event(&self, service: &Service, reason: &str) -> anyhow::Result<String> {
+        eventually(&format!("an Event {reason} for {}", service.name_any()), DEADLINE, async || {
+            let events = told::events(&self.virtual_cluster, service).await?;
+            let found = events.into_iter().find(|event| event.reason.as_deref() == Some(reason));
+            found.and_then(|event| event.message).with_context(|| format!("there is no Event {reason}"))
+        })
+        .await
+    }
+
     fn compare(&self, asked: &ServiceSpec, twin: &Service) -> anyhow::Result<()> {
         let has = spec(twin);
         let mut selector = asked.selector.clone().unwrap_or_default();
@@ -146,6 +198,12 @@ impl Twins {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into()
     }
+}
+
+/// The load-balancer entries of either side.
+pub(super) fn ingress(service: &Service) -> Value {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    json!(status.and_then(|balancer| balancer.ingress.as_ref()))
 }
 
 fn spec(service: &Service) -> ServiceSpec {

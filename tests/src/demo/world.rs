@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::k3k::{self, Tenant};
+use crate::k3k::Tenant;
 use crate::plane::{ControlPlane, PlaneOptions};
 use crate::product::{Agent, AgentOptions, HostApi, HostApiOptions};
-use crate::rig::virtual_options;
+use crate::rig::{self, virtual_options};
 use crate::supervisor::Exit;
 use crate::usage;
 
@@ -29,11 +29,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn boot_host() -> anyhow::Result<ControlPlane> {
-        let host = ControlPlane::start(PlaneOptions::new("host")).await?;
-        k3k::install(&host.client().await?).await?;
-        Ok(host)
+        rig::host(PlaneOptions::new("host")).await
     }
 
+    /// With the host's ranges, as k3k makes it.
     pub(super) async fn boot_virtual_cluster() -> anyhow::Result<ControlPlane> {
         ControlPlane::start(virtual_options("virtual")).await
     }

@@ -168,6 +168,14 @@ impl Tenant {
         self.patch_cluster(json!({"spec": {"sync": {"services": {"enabled": enabled}}}})).await
     }
 
+    /// Exposes only Services with these labels; `null` takes one away.
+    ///
+    /// # Errors
+    /// When the Cluster is gone.
+    pub async fn select_services(&self, labels: Value) -> anyhow::Result<()> {
+        self.patch_cluster(json!({"spec": {"sync": {"services": {"selector": labels}}}})).await
+    }
+
     /// Sets an annotation of the Cluster, or removes it.
     ///
     /// # Errors

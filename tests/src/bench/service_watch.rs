@@ -1,4 +1,4 @@
-//! When the host's watch told of what: the clock that stops every measurement.
+//! When a watch of either side told of what: the clock that stops every measurement.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -14,11 +14,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::told::{self, Numbers};
+
 /// Everything that a watch has told so far.
 #[derive(Default)]
 pub(super) struct Seen {
     alive: HashMap<String, Alive>,
     gone: HashMap<String, Instant>,
+    /// Load-balancer addresses of any Service: those of a bench are each used once.
+    addresses: HashMap<String, Instant>,
 }
 
 /// A Service that stands.
@@ -26,16 +30,19 @@ struct Alive {
     since: Instant,
     port: i32,
     port_since: Instant,
+    numbers: Numbers,
+    numbers_since: Instant,
+    synced: bool,
 }
 
 /// A watch on Services; it ends when this value is dropped.
-pub(super) struct HostWatch {
+pub(super) struct ServiceWatch {
     seen: Arc<Mutex<Seen>>,
     events: watch::Receiver<u64>,
     _task: JoinSet<()>,
 }
 
-impl HostWatch {
+impl ServiceWatch {
     /// Begins to watch and returns when everything has been listed.
     pub(super) async fn start(services: Api<Service>) -> anyhow::Result<Self> {
         let (counter, events) = watch::channel(0);
@@ -54,21 +61,40 @@ impl HostWatch {
         deadline: Duration,
         found: impl Fn(&Seen) -> Option<T>,
     ) -> anyhow::Result<T> {
-        let mut events = self.events.clone();
+        self.wait_with(self, what, deadline, |seen, _| found(seen)).await
+    }
+
+    /// Waits until `found` finds what it looks for in both, this one and another.
+    pub(super) async fn wait_with<T>(
+        &self,
+        other: &Self,
+        what: &str,
+        deadline: Duration,
+        found: impl Fn(&Seen, &Seen) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let mut events = [self.events.clone(), other.events.clone()];
         let look = async {
             loop {
                 // The first event is the end of the list.
-                if *events.borrow_and_update() > 0
-                    && let Some(value) = found(&self.seen())
-                {
+                let listed = events.iter_mut().all(|events| *events.borrow_and_update() > 0);
+                if listed && let Some(value) = self.look(other, &found) {
                     return Ok(value);
                 }
-                events.changed().await.context("the watch ended")?;
+                let [ours, theirs] = &mut events;
+                let changed =
+                    tokio::select! { changed = ours.changed() => changed, changed = theirs.changed() => changed };
+                changed.context("the watch ended")?;
             }
         };
         timeout(deadline, look)
             .await
             .with_context(|| format!("{what}: not within {deadline:?}, {} Services stand", self.seen().alive.len()))?
+    }
+
+    fn look<T>(&self, other: &Self, found: impl Fn(&Seen, &Seen) -> Option<T>) -> Option<T> {
+        let seen = self.seen();
+        // A lock is not taken twice by one task.
+        if Arc::ptr_eq(&self.seen, &other.seen) { found(&seen, &seen) } else { found(&seen, &other.seen()) }
     }
 
     /// Forgets the times of what is gone, so that a name can be used again.
@@ -103,13 +129,52 @@ impl Seen {
         self.gone.get(name).copied()
     }
 
+    /// The numbers of a Service, and since when it has them.
+    pub(super) fn numbers(&self, name: &str) -> Option<(&Numbers, Instant)> {
+        self.alive.get(name).map(|alive| (&alive.numbers, alive.numbers_since))
+    }
+
+    /// Whether a Service says that it is synced.
+    pub(super) fn is_synced(&self, name: &str) -> bool {
+        self.alive.get(name).is_some_and(|alive| alive.synced)
+    }
+
+    /// How many say that they are synced.
+    pub(super) fn synced(&self) -> usize {
+        self.alive.values().filter(|alive| alive.synced).count()
+    }
+
+    /// When a load-balancer address was first seen.
+    pub(super) fn has_address(&self, address: &str) -> Option<Instant> {
+        self.addresses.get(address).copied()
+    }
+
     fn apply(&mut self, service: &Service, now: Instant) {
         let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
         let port = ports.and_then(|ports| ports.first()).map_or(0, |port| port.port);
-        let alive = self.alive.entry(service.name_any()).or_insert(Alive { since: now, port, port_since: now });
+        let numbers = Numbers::of(service);
+        let alive = self.alive.entry(service.name_any()).or_insert_with(|| Alive {
+            since: now,
+            port,
+            port_since: now,
+            numbers: numbers.clone(),
+            numbers_since: now,
+            synced: false,
+        });
         if alive.port != port {
             alive.port = port;
             alive.port_since = now;
+        }
+        if alive.numbers != numbers {
+            alive.numbers = numbers;
+            alive.numbers_since = now;
+        }
+        alive.synced = told::synced(service).is_some_and(|said| said.status == "True");
+        let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        for address in
+            status.iter().flat_map(|status| status.ingress.iter().flatten()).filter_map(|one| one.ip.as_ref())
+        {
+            self.addresses.entry(address.clone()).or_insert(now);
         }
     }
 }
