@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use k3k_expose_process::log;
 use k3k_expose_process::options::{self, Mistakes, OptionRow};
 
@@ -40,6 +40,37 @@ pub struct Raw {
     /// How it is logged: json, text, or auto (text on a terminal, else json)
     #[arg(long, env = "K3K_EXPOSE_LOG_FORMAT", value_name = "FORMAT", default_value = "auto")]
     log_format: String,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Print a server pod as it is with the agent beside it, from files
+    Inject(Inject),
+}
+
+/// What `inject` is asked.
+#[derive(Clone, Debug, Args)]
+pub struct Inject {
+    /// YAML file with the pod, its StatefulSet and its Cluster, as kubectl get prints them; - reads standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub file: PathBuf,
+    /// Image of the agent
+    #[arg(long, env = "K3K_EXPOSE_AGENT_IMAGE", value_name = "IMAGE")]
+    pub agent_image: String,
+    /// URL under which agents reach host-api
+    #[arg(long, value_name = "URL", default_value = "https://k3k-expose-host-api.k3k-expose.svc:8443")]
+    pub host_api_url: String,
+}
+
+/// What the process is to do.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// Serve, with these settings.
+    Serve(Config),
+    /// Print a pod with the agent beside it.
+    Inject(Inject),
 }
 
 /// Every setting, parsed.
@@ -84,8 +115,12 @@ pub fn unknown_variables() -> Vec<String> {
 ///
 /// # Errors
 /// [`Invalid`] with every mistake.
-pub fn read() -> Result<Config, Invalid> {
-    Config::try_from(Raw::parse())
+pub fn read() -> Result<Asked, Invalid> {
+    let raw = Raw::parse();
+    match raw.command.clone() {
+        Some(Command::Inject(inject)) => Ok(Asked::Inject(inject)),
+        None => Config::try_from(raw).map(Asked::Serve),
+    }
 }
 
 impl TryFrom<Raw> for Config {

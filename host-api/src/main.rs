@@ -2,14 +2,18 @@
 
 use std::process::ExitCode;
 
-use k3k_expose_host_api::{config, serve};
+use anyhow::Context;
+use k3k_expose_host_api::config::{self, Asked, Inject};
+use k3k_expose_host_api::inject::{Settings, command};
+use k3k_expose_host_api::serve;
 use k3k_expose_process::log;
 
 // One thread: the host's API server takes a few hundred writes a second, and every hop to another thread is latency.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let config = match config::read() {
-        Ok(config) => config,
+        Ok(Asked::Serve(config)) => config,
+        Ok(Asked::Inject(asked)) => return inject(&asked),
         Err(invalid) => {
             log::complain(&format!("k3k-expose-host-api: {invalid}\nsee k3k-expose-host-api --help"));
             return ExitCode::from(2);
@@ -27,6 +31,33 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "host-api failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a pod with the agent beside it.
+fn inject(asked: &Inject) -> ExitCode {
+    let injected = || {
+        let text = if asked.file.as_os_str() == "-" {
+            std::io::read_to_string(std::io::stdin())
+        } else {
+            std::fs::read_to_string(&asked.file)
+        };
+        let text = text.with_context(|| format!("cannot read {}", asked.file.display()))?;
+        let settings = Settings { image: asked.agent_image.clone(), host_api_url: asked.host_api_url.clone() };
+        anyhow::Ok(serde_saphyr::to_string(&command::injected(&text, &settings)?)?)
+    };
+    match injected() {
+        Ok(yaml) => {
+            #[expect(clippy::print_stdout, reason = "the command's own output")]
+            {
+                print!("{yaml}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            log::complain(&format!("k3k-expose-host-api inject: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -126,3 +126,22 @@ fn init_containers_of_others_stay_before_the_agent() {
         [json!("varlibkubelet"), json!("k3k-expose-identity"), json!("k3k-expose-kubeconfig")]
     );
 }
+
+#[test]
+fn the_command_prints_the_pod_of_a_list_with_the_agent_beside_it() {
+    let list = |pod: Value| {
+        let kind = |kind: &str, mut object: Value| {
+            object["kind"] = kind.into();
+            object
+        };
+        json!({"kind": "List", "items": [kind("StatefulSet", set()), kind("Cluster", cluster()), kind("Pod", pod)]})
+    };
+    // Every JSON text is a YAML text.
+    let injected = command::injected(&list(pod()).to_string(), &settings()).unwrap();
+    assert_eq!(injected["spec"]["initContainers"][0]["name"], CONTAINER);
+    let mut stranger = pod();
+    stranger["metadata"]["ownerReferences"] = json!([]);
+    let left = command::injected(&list(stranger).to_string(), &settings()).unwrap_err();
+    assert!(left.to_string().contains("NotAServerPod"), "{left}");
+    assert!(matches!(command::injected("kind: Cluster", &settings()), Err(command::CommandError::NoPod)));
+}
