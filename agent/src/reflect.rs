@@ -109,8 +109,13 @@ impl<'a> Reflect<'a> {
             Step::Status(status) => {
                 let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
                 let body = status_body(&job.uid, status, &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-                let patch = Patch::Strategic(&body);
-                call(services.patch_status(job.key.name(), &params, &patch)).await.map(Some)
+                // Addresses alone need no merging by keys, which costs the API server more.
+                let patched = if status.has_conditions() {
+                    call(services.patch_status(job.key.name(), &params, &Patch::Strategic(&body))).await
+                } else {
+                    call(services.patch_status(job.key.name(), &params, &Patch::Merge(&body))).await
+                };
+                patched.map(Some)
             }
             step => {
                 let Some(service) = call(services.get_opt(job.key.name())).await? else {

@@ -148,6 +148,11 @@ impl WriteBack {
                     return;
                 }
                 entry.in_place &= entry.standing.wish == standing.wish;
+                if entry.standing.is_moving && !standing.is_moving {
+                    // The move is over whoever ended it: the answer to our own write may be lost.
+                    entry.ask = Ask::TheHosts;
+                    entry.trouble = None;
+                }
                 entry.standing = standing;
             }
             _ => {

@@ -1,7 +1,8 @@
 //! Numbers that somebody else holds on the host: both sides end with the same other one, and nothing else changes.
 
 use anyhow::{Context, Result};
-use k3k_expose_tests::rig::Rig;
+use k3k_expose_tests::product::HostApiOptions;
+use k3k_expose_tests::rig::{Pair, Rig};
 use k3k_expose_tests::took;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -93,7 +94,9 @@ async fn a_held_cluster_ip_moves_services_of_every_kind_in_place() -> Result<()>
 
 #[tokio::test]
 async fn an_address_and_the_endpoint_slices_outlive_a_move() -> Result<()> {
-    let world = World::paired(PAIR).await?;
+    // It kills the agent, so it has one for itself.
+    let pair = Pair::dual_stack("outliving", HostApiOptions::default()).await?;
+    let world = World::of_pair(&pair, "outliving").await?;
     let services = world.namespace("outliving").await?;
     let spec = |ip: Option<&str>| {
         let mut spec = json!({"type": "LoadBalancer", "selector": {"app": "x"}, "ports": [{"port": 80}]});

@@ -230,7 +230,12 @@ impl Wanted {
 
 impl Status {
     fn is_empty(&self) -> bool {
-        self.ingress.is_none() && self.set.is_empty() && self.gone.is_empty() && self.synced.is_none()
+        self.ingress.is_none() && !self.has_conditions()
+    }
+
+    /// Whether conditions are to be written.
+    pub(crate) const fn has_conditions(&self) -> bool {
+        !self.set.is_empty() || !self.gone.is_empty() || self.synced.is_some()
     }
 }
 

@@ -328,6 +328,24 @@ fn a_move_that_is_denied_is_told_and_tried_for_ever() {
 }
 
 #[test]
+fn a_move_whose_end_only_the_watch_tells_is_over() {
+    for refusal in [Refusal::Unavailable, Refusal::Denied] {
+        let mut desk = Desk::with(&moving());
+        desk.hears(Reason::Applied, numbers("10.43.0.2", 30_002), T0);
+        let job = desk.next(T0).unwrap();
+        assert_eq!(job.step, Step::Arrive(Ask::TheHosts));
+        // Its answer was lost, or somebody else has brought the Service to its numbers since.
+        desk.write_back.refused(&job, refusal, T0, 1.0);
+        assert_eq!(desk.status(T0).synced.unwrap().0.reason, "Renumbering");
+        let before = desk.hash.clone();
+        desk.sees(&json!({"spec": {"clusterIP": "10.43.0.2", "clusterIPs": ["10.43.0.2"],
+            "ports": [{"port": 80, "nodePort": 30_002}]}}));
+        assert_eq!(desk.hash, before, "host-api has nothing to answer");
+        assert_eq!(desk.status(T0).synced.unwrap().0.reason, "Applied");
+    }
+}
+
+#[test]
 fn an_annotation_that_a_tenant_wrote_changes_nothing() {
     let mut forged = moving();
     forged["metadata"]["managedFields"][0]["manager"] = "kubectl".into();
