@@ -337,7 +337,7 @@ fn a_move_whose_end_only_the_watch_tells_is_over() {
         // Its answer was lost, or somebody else has brought the Service to its numbers since.
         desk.write_back.refused(&job, refusal, T0, 1.0);
         assert_eq!(desk.status(T0).synced.unwrap().0.reason, "Renumbering");
-        let before = desk.hash.clone();
+        let before = desk.hash;
         desk.sees(&json!({"spec": {"clusterIP": "10.43.0.2", "clusterIPs": ["10.43.0.2"],
             "ports": [{"port": 80, "nodePort": 30_002}]}}));
         assert_eq!(desk.hash, before, "host-api has nothing to answer");
