@@ -109,6 +109,8 @@ pub(crate) struct Job {
     pub(crate) key: Key,
     pub(crate) uid: Uid,
     pub(crate) step: Step,
+    /// Pinned numbers that the step replaces, as they stood when it was decided: the watch may overtake its answer.
+    replaces: Vec<Number>,
 }
 
 /// What follows from a write.
@@ -231,9 +233,11 @@ impl WriteBack {
             let key = self.dirty.iter().find(|key| !self.busy.contains(*key))?.clone();
             self.dirty.remove(&key);
             if let Some(step) = self.step(&key, now) {
-                let uid = self.entries.get(&key)?.standing.uid.clone();
+                let entry = self.entries.get(&key)?;
+                let replaces = entry.held().map(|held| replaced(held, &step)).unwrap_or_default();
+                let uid = entry.standing.uid.clone();
                 self.busy.insert(key.clone());
-                return Some(Job { key, uid, step });
+                return Some(Job { key, uid, step, replaces });
             }
         }
     }
@@ -254,8 +258,7 @@ impl WriteBack {
         entry.failures = 0;
         match &job.step {
             Step::Leave(_, event) | Step::NodePorts(_, event) => {
-                let replaced = entry.held().map(|held| replaced(held, &job.step)).unwrap_or_default();
-                add(&mut entry.replaced, replaced, REPLACED);
+                add(&mut entry.replaced, job.replaces.clone(), REPLACED);
                 entry.trouble = None;
                 outcomes.events.push(event.clone());
             }

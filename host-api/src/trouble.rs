@@ -2,7 +2,7 @@
 //! passed in.
 //!
 //! The words of an Event are the host's own and never reach a tenant; only its reason does, and only when it is one of a
-//! closed list. A twin's trouble changes at most once in [`PACE`], whatever the host repeats.
+//! closed list. A twin's trouble changes at most every ten seconds, whatever the host repeats.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! A tenant at work: its virtual cluster, its agent, and clients for both sides.
 
-mod answer;
+pub mod answer;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -200,8 +200,9 @@ fn a_pinned_number_is_replaced_once_and_then_left_alone() {
     desk.hears(Reason::NodePortTaken, numbers("10.43.0.1", 30_002), T0);
     let job = desk.next(T0).unwrap();
     assert!(matches!(job.step, Step::NodePorts(..)), "{job:?}");
-    desk.write_back.written(&job, None);
+    // The watch may be faster than the answer to the write.
     desk.sees(&json!({"spec": {"ports": [{"port": 80, "nodePort": 30002}]}}));
+    desk.write_back.written(&job, None);
     desk.hears(Reason::Applied, numbers("10.43.0.1", 30_002), T0);
     assert_eq!(desk.status(T0).synced.unwrap().0.status, "True");
     desk.sees(&pinned());

@@ -9,7 +9,7 @@ use crate::services::Blocker;
 /// So often the host tries another number when the virtual cluster cannot give the object the one that it has.
 const OTHERS: usize = 3;
 /// So many refusals in a row, with growing delays between them, are no race any more.
-const REFUSALS: u32 = 6;
+const REFUSALS: u32 = 5;
 
 /// Why the host refused a number, though nothing is known of a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -220,8 +220,8 @@ fn a_twin_lets_go_of_what_the_virtual_cluster_cannot_give_three_times() {
 #[test]
 fn a_refusal_without_a_holder_is_believed_after_several_in_a_row() {
     let mut history = History::default();
-    let believed: Vec<bool> = (0..6).map(|_| history.held_by_nobody()).collect();
-    assert_eq!(believed, [false, false, false, false, false, true]);
+    let believed: Vec<bool> = (0..5).map(|_| history.held_by_nobody()).collect();
+    assert_eq!(believed, [false, false, false, false, true]);
     history.other_answer();
     assert!(!history.held_by_nobody());
     let port = Blocker::NodePort(X);

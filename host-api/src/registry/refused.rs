@@ -72,6 +72,10 @@ impl Registry {
             }
         });
         if believed && !numbers.is_empty() {
+            // The next number is a question of its own, and API servers do lose count of several at once.
+            if let Some(ledger) = self.tenants.get_mut(tenant) {
+                ledger.failures.remove(key);
+            }
             return self.need(tenant, key);
         }
         self.conclude(tenant, key, Reason::HostUnavailable, Vec::new());

@@ -189,12 +189,12 @@ fn two_twins_that_swap_their_numbers_wait_for_each_other_and_one_lets_go() {
 fn a_refusal_without_a_known_holder_leads_to_another_number_only_after_several() {
     let (mut registry, id) = synced(vec![], OFF);
     let mut now = NOW;
-    for round in 1..=6 {
+    for round in 1..=5 {
         let create = say(&mut registry, id, put("web", WISH));
         assert_eq!(asked(&create).node_ports, [WISH], "round {round}");
         let refusal = Refusal::Held(Number::NodePort(Some(WISH)));
         registry.refused(&uid("t"), &key("web"), refusal, &asked(&create), now);
-        let expected: &[Reason] = if round < 6 { &[Reason::HostUnavailable] } else { &[] };
+        let expected: &[Reason] = if round < 5 { &[Reason::HostUnavailable] } else { &[] };
         assert_eq!(reasons(&told(&mut registry, id)), expected, "round {round}");
         now += Duration::from_secs(60);
         registry.tick(now);
