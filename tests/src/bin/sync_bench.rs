@@ -6,10 +6,10 @@ use clap::Parser;
 use k3k_expose_tests::bench;
 use k3k_expose_tests::progress::say;
 
-/// Measures initial sync, latencies, writes, memory and CPU on one pair of real control planes.
+/// Measures initial sync, latencies both ways, conflicts, writes, memory and CPU on real control planes.
 ///
 /// Everything is measured in this one run, next to a plain client on the same host. With 1,000 Services it takes about
-/// seven minutes; nothing else should run on the machine.
+/// eight minutes; nothing else should run on the machine.
 #[derive(Parser)]
 #[command(name = "cargo sync-bench --", bin_name = "cargo sync-bench --")]
 struct Flags {
