@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 
 pub use agent::{ADMIN_USER, Agent, AgentOptions, USER as AGENT_USER};
 pub use host_api::{
-    ACCOUNT as HOST_API_ACCOUNT, HostApi, HostApiOptions, NAMESPACE as HOST_API_NAMESPACE, USER as HOST_API_USER,
-    apply_rbac,
+    ACCOUNT as HOST_API_ACCOUNT, AGENT_IMAGE, HostApi, HostApiOptions, NAMESPACE as HOST_API_NAMESPACE,
+    USER as HOST_API_USER, apply_rbac,
 };
 
 use crate::eventually::eventually;
