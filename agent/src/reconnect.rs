@@ -146,6 +146,20 @@ mod tests {
     }
 
     #[test]
+    fn an_hour_without_host_api_makes_no_wait_longer_than_three_seconds() {
+        let mut reconnect = Reconnect::new();
+        let mut passed = Duration::ZERO;
+        let mut tries = 0;
+        while passed < Duration::from_secs(3600) {
+            let delay = reconnect.delay(Failure::Lost, Duration::ZERO, 1.0);
+            assert!(delay <= Duration::from_secs(3), "{delay:?} after {passed:?}");
+            passed += delay;
+            tries += 1;
+        }
+        assert!(tries < 1300, "{tries} tries are a storm");
+    }
+
+    #[test]
     fn only_two_minutes_of_health_forgive_earlier_failures() {
         let mut reconnect = Reconnect::new();
         for _ in 0..5 {

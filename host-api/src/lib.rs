@@ -2,7 +2,8 @@
 //!
 //! In the order in which a line travels: who is speaking (`authenticate`, `identify`, `tenant`), the stream (`router`,
 //! `stream`, `session`), what is known (`registry`, `ledger`, `services`, `twin`, `trouble`, `ranges`, `quota`),
-//! what should be (`translate`, `numbers`, `plan`, `guard`), and the writes (`write`, `refusal`, `pace`). Files that do I/O say so in their first line; all others are
+//! what should be (`translate`, `numbers`, `plan`, `guard`), and the writes (`write`, `refusal`, `pace`). Beside that, what concerns pods: the API server's questions (`admission`), the
+//! agent beside a server (`inject`, `authorities`, `servers`), and the labels of tenants' pods (`label`, `relabel`). Files that do I/O say so in their first line; all others are
 //! pure.
 
 pub mod config;

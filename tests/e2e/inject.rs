@@ -1,6 +1,7 @@
 //! Server pods get the agent, start with it, and are never kept from starting by it.
 
 mod admitted;
+mod apart;
 mod labels;
 mod left;
 mod runs;

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::access::Access;
 use crate::eventually::eventually;
+use crate::product::HOST_API_USER;
 
 /// Verbs that change something.
 const WRITING: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
@@ -56,6 +57,8 @@ pub struct Writes {
     pub counted: Vec<Entry>,
     /// Events, which are told apart because they are messages to people.
     pub events: Vec<Entry>,
+    /// host-api's authorities and the labels of pods that it put right.
+    pub upkeep: Vec<Entry>,
 }
 
 impl AuditLog {
@@ -83,6 +86,7 @@ impl AuditLog {
 
     /// The writes since the mark by users that `is_counted` accepts.
     ///
+    /// host-api's upkeep is counted apart, since it comes in its own time: the authorities of each namespace, labels of pods.
     /// Neither TokenReviews, TokenRequests and Leases, which are no state of anybody's, nor refused requests are left out
     /// silently: the former three never count, the latter do, because a refused write has cost the server as much.
     ///
@@ -97,6 +101,7 @@ impl AuditLog {
             match entry.resource.as_str() {
                 "tokenreviews" | "serviceaccounts/token" | "leases" => {}
                 "events" => writes.events.push(entry),
+                "configmaps" | "pods" if entry.user == HOST_API_USER => writes.upkeep.push(entry),
                 _ => writes.counted.push(entry),
             }
         }

@@ -1,5 +1,5 @@
 //! What `cargo sync-bench` measures, in its order: memory of idle programs, the host's own limit, the sync, rest, latencies
-//! in both directions, restarts, a reconnect, conflicts.
+//! in both directions, restarts, a reconnect, conflicts, the webhook.
 //!
 //! Honest figures need the same things on both sides of a ratio: one pair of control planes, one account on the host with
 //! its rights and its place in the queue, byte-same bodies, the same controllers and watches. Every measurement begins
@@ -17,6 +17,7 @@ mod service_watch;
 mod spending;
 mod status;
 mod table;
+mod webhook;
 
 use std::time::Duration;
 
@@ -128,6 +129,9 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
 
     say("booting two control planes with equal ranges");
     report.crowded(&crowded::measure(services).await?);
+
+    say("server pods at 20/s, with and without the webhook");
+    report.webhook(&webhook::measure().await?);
     Ok(report)
 }
 

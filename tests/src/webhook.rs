@@ -21,11 +21,14 @@ pub async fn install(host: &Client, host_api: &HostApi) -> anyhow::Result<()> {
         json!({"url": format!("{}{path}", host_api.admission_url()),
             "caBundle": k8s_openapi::ByteString(ca.clone().into_bytes())})
     };
-    let hook = |name: &str, path: &str, operations: &[&str], conditions: Value| {
+    let hook = |name: &str, path: &str, operations: &[&str], labels: Value, conditions: Value| {
         json!({
             "name": name, "clientConfig": client(path), "matchConditions": conditions,
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": operations,
                 "scope": "Namespaced"}],
+            "objectSelector": {"matchLabels": labels}, "reinvocationPolicy": "IfNeeded",
+            "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn",
+                "values": ["kube-system", "k3k-expose"]}]},
             "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore", "timeoutSeconds": 3,
         })
     };
@@ -37,9 +40,9 @@ pub async fn install(host: &Client, host_api: &HostApi) -> anyhow::Result<()> {
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
         "metadata": {"name": NAME},
         "webhooks": [
-            hook("inject.expose.k3k.io", "/v1/inject", &["CREATE"],
-                json!([{"name": "created-by-statefulset-controller", "expression": creators}])),
-            hook("label.expose.k3k.io", "/v1/label", &["CREATE", "UPDATE"],
+            hook("inject.expose.k3k.io", "/v1/inject", &["CREATE"], json!({"role": "server"}),
+                json!([{"name": "created-by-the-statefulset-controller", "expression": creators}])),
+            hook("label.expose.k3k.io", "/v1/label", &["CREATE", "UPDATE"], json!({}),
                 json!([{"name": "controlled-by-a-cluster", "expression": controlled}])),
         ],
     });

@@ -13,6 +13,7 @@ use super::field::Synced;
 use super::latency::{Latencies, Pair};
 use super::spending::{Spent, Written};
 use super::table;
+use super::webhook::Creates;
 
 /// All figures. Those that a run does not measure are null.
 #[derive(Debug, Default, Serialize)]
@@ -59,6 +60,12 @@ pub struct Report {
     pub crowded: Crowded,
     /// From before a Service with a taken number is made until both sides have the same numbers: the median.
     pub conflict_heal_ms: Heal,
+    /// The create of a server pod about which the API server asks the webhook, at 20/s.
+    pub webhook_ms: Percentiles,
+    /// The same where it does not ask.
+    pub webhook_plain_ms: Percentiles,
+    /// [`Report::webhook_ms`] over [`Report::webhook_plain_ms`].
+    pub webhook_to_plain: Percentiles,
     /// Writes of both accounts in 60 s of rest.
     pub idle_writes_60s: usize,
     /// CPU time of each program in those 60 s.
@@ -147,6 +154,12 @@ impl Report {
         let [ours, direct] = [&pair.ours, &pair.direct].map(|samples| Percentiles::of(samples));
         self.status_to_direct = Percentiles { p50: ours.p50 / direct.p50, p99: ours.p99 / direct.p99 };
         (self.status_ms, self.direct_status_ms) = (ours, direct);
+    }
+
+    pub(super) fn webhook(&mut self, creates: &Creates) {
+        let [asked, plain] = [&creates.asked, &creates.plain].map(|samples| Percentiles::of(samples));
+        self.webhook_to_plain = Percentiles { p50: asked.p50 / plain.p50, p99: asked.p99 / plain.p99 };
+        (self.webhook_ms, self.webhook_plain_ms) = (asked, plain);
     }
 
     pub(super) fn crowded(&mut self, outcome: &Outcome) {

@@ -13,6 +13,7 @@ pub(super) fn render(report: &Report) -> String {
     let _ = sync(&mut text, report);
     let _ = latency(&mut text, report);
     let _ = status(&mut text, report);
+    let _ = webhook(&mut text, report);
     let _ = conflicts(&mut text, report);
     let _ = writes(&mut text, report);
     let _ = cost(&mut text, report);
@@ -53,6 +54,14 @@ fn status(text: &mut String, report: &Report) -> std::fmt::Result {
     columns(text)?;
     compared(text, "status 50/s", [ours, direct, ratio])?;
     writeln!(text, "  promised: ratio50 at most 2.5; aim for ratio99: 4")
+}
+
+fn webhook(text: &mut String, report: &Report) -> std::fmt::Result {
+    let Report { webhook_ms: asked, webhook_plain_ms: plain, webhook_to_plain: ratio, .. } = report;
+    writeln!(text, "\nCreate of a server pod, with the webhook and without (ms)")?;
+    columns(text)?;
+    compared(text, "create 20/s", [asked, plain, ratio])?;
+    writeln!(text, "  promised: ratio50 at most 1.5")
 }
 
 fn conflicts(text: &mut String, report: &Report) -> std::fmt::Result {
