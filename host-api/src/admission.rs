@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use k3k_expose_process::quote::{causes, quote};
@@ -32,6 +33,10 @@ use crate::tenant;
 use review::{Question, answer};
 use stores::Stores;
 
+/// Longest review that is read: two pods, the new one and the old one, of the 1.5 MiB that etcd takes.
+const LONGEST: usize = 4 << 20;
+/// Longest time for one review: after 3 s the API server does not wait anymore.
+const DEADLINE: Duration = Duration::from_secs(3);
 /// Longest wait for what is not at hand: the API server gives us 3 s.
 const LOOK_UP: Duration = Duration::from_secs(1);
 
@@ -52,7 +57,20 @@ pub struct Admission {
 
 /// The admission server's paths.
 pub fn router(admission: Admission) -> Router {
-    Router::new().route("/v1/inject", post(injection)).route("/v1/label", post(labels)).with_state(admission)
+    Router::new()
+        .route("/v1/inject", post(injection))
+        .route("/v1/label", post(labels))
+        .layer(DefaultBodyLimit::max(LONGEST))
+        .layer(from_fn(in_time))
+        .with_state(admission)
+}
+
+/// Ends a request whose body does not come, so that slow callers do not pile up.
+async fn in_time(request: Request, next: Next) -> Response {
+    match timeout(DEADLINE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+    }
 }
 
 async fn injection(State(admission): State<Admission>, body: Bytes) -> Response {

@@ -10,7 +10,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use k3k_expose_process::log;
 use k3k_expose_process::options::{self, Mistakes, OptionRow};
 
+use crate::inject::Settings;
 use crate::numbers::Conflict;
+
+/// Where agents reach host-api as the manifests install it.
+const HOST_API_URL: &str = "https://k3k-expose-host-api.k3k-expose.svc:8443";
 
 /// Makes and keeps the host twins of the Services of virtual clusters.
 #[derive(Clone, Debug, Parser)]
@@ -25,6 +29,18 @@ pub struct Raw {
     /// PEM file of the certificate's private key. Required
     #[arg(long, env = "K3K_EXPOSE_TLS_KEY_FILE", value_name = "PATH")]
     tls_key_file: Option<String>,
+    /// PEM file of the authorities that agents trust: published into the namespaces of shared-mode Clusters. Without one nothing is published
+    #[arg(long, env = "K3K_EXPOSE_TLS_CA_FILE", value_name = "PATH")]
+    tls_ca_file: Option<String>,
+    /// IP address and port on which the API server asks about pods: a port from 1 to 65535
+    #[arg(long, env = "K3K_EXPOSE_ADMISSION_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9443")]
+    admission_address: String,
+    /// Image of the agent. Without one no agent is injected
+    #[arg(long, env = "K3K_EXPOSE_AGENT_IMAGE", value_name = "IMAGE")]
+    agent_image: Option<String>,
+    /// URL under which injected agents reach host-api, as https://HOST:PORT
+    #[arg(long, env = "K3K_EXPOSE_HOST_API_URL", value_name = "URL", default_value = HOST_API_URL)]
+    host_api_url: String,
     /// Kubeconfig of the host. Without one the pod's own ServiceAccount is used
     #[arg(long, env = "K3K_EXPOSE_KUBECONFIG", value_name = "PATH")]
     kubeconfig: Option<String>,
@@ -60,7 +76,7 @@ pub struct Inject {
     #[arg(long, env = "K3K_EXPOSE_AGENT_IMAGE", value_name = "IMAGE")]
     pub agent_image: String,
     /// URL under which agents reach host-api
-    #[arg(long, value_name = "URL", default_value = "https://k3k-expose-host-api.k3k-expose.svc:8443")]
+    #[arg(long, env = "K3K_EXPOSE_HOST_API_URL", value_name = "URL", default_value = HOST_API_URL)]
     pub host_api_url: String,
 }
 
@@ -68,7 +84,7 @@ pub struct Inject {
 #[derive(Clone, Debug)]
 pub enum Asked {
     /// Serve, with these settings.
-    Serve(Config),
+    Serve(Box<Config>),
     /// Print a pod with the agent beside it.
     Inject(Inject),
 }
@@ -82,6 +98,12 @@ pub struct Config {
     pub tls_cert_file: PathBuf,
     /// Its private key.
     pub tls_key_file: PathBuf,
+    /// The authorities that agents trust.
+    pub tls_ca_file: Option<PathBuf>,
+    /// Where the API server asks about pods.
+    pub admission_address: SocketAddr,
+    /// What a sidecar looks like; without it nothing is injected.
+    pub sidecar: Option<Settings>,
     /// Kubeconfig of the host, or the pod's ServiceAccount.
     pub kubeconfig: Option<PathBuf>,
     /// Where probes and metrics are served.
@@ -119,7 +141,7 @@ pub fn read() -> Result<Asked, Invalid> {
     let raw = Raw::parse();
     match raw.command.clone() {
         Some(Command::Inject(inject)) => Ok(Asked::Inject(inject)),
-        None => Config::try_from(raw).map(Asked::Serve),
+        None => Config::try_from(raw).map(Box::new).map(Asked::Serve),
     }
 }
 
@@ -132,6 +154,10 @@ impl TryFrom<Raw> for Config {
         let listen_address = mistakes.take("listen-address", options::address(&raw.listen_address));
         let tls_cert_file = mistakes.take("tls-cert-file", required(raw.tls_cert_file));
         let tls_key_file = mistakes.take("tls-key-file", required(raw.tls_key_file));
+        let tls_ca_file = mistakes.take("tls-ca-file", raw.tls_ca_file.map(options::path).transpose());
+        let admission_address = mistakes.take("admission-address", options::address(&raw.admission_address));
+        let agent_image = mistakes.take("agent-image", raw.agent_image.map(image).transpose());
+        let host_api_url = mistakes.take("host-api-url", host_api_url(raw.host_api_url));
         let kubeconfig = mistakes.take("kubeconfig", raw.kubeconfig.map(options::path).transpose());
         let admin_address = mistakes.take("admin-address", options::address(&raw.admin_address));
         let cluster_ip_conflict = mistakes.take("cluster-ip-conflict", conflict(&raw.cluster_ip_conflict));
@@ -142,6 +168,9 @@ impl TryFrom<Raw> for Config {
                 listen_address: listen_address?,
                 tls_cert_file: tls_cert_file?,
                 tls_key_file: tls_key_file?,
+                tls_ca_file: tls_ca_file?,
+                admission_address: admission_address?,
+                sidecar: agent_image?.zip(host_api_url).map(|(image, host_api_url)| Settings { image, host_api_url }),
                 kubeconfig: kubeconfig?,
                 admin_address: admin_address?,
                 cluster_ip_conflict: cluster_ip_conflict?,
@@ -151,6 +180,19 @@ impl TryFrom<Raw> for Config {
         };
         complete().ok_or(Invalid(mistakes.0))
     }
+}
+
+fn image(raw: String) -> Result<String, &'static str> {
+    if raw.is_empty() || raw.contains(char::is_whitespace) { Err("is no image") } else { Ok(raw) }
+}
+
+/// The agent parses it, and says in the pod what is wrong with it; a mistake that is plain is better told here.
+fn host_api_url(raw: String) -> Result<String, &'static str> {
+    let uri: http::Uri = raw.parse().map_err(|_| "is no URL")?;
+    if uri.scheme_str() != Some("https") || uri.path() != "/" || uri.query().is_some() {
+        return Err("must be https://HOST:PORT");
+    }
+    Ok(raw)
 }
 
 fn conflict(raw: &str) -> Result<Conflict, &'static str> {
@@ -174,6 +216,7 @@ mod tests {
         let config = Config::try_from(raw(&["--tls-cert-file=c.pem", "--tls-key-file=k.pem"])).unwrap();
         assert_eq!(config.listen_address.port(), 8443);
         assert_eq!(config.kubeconfig, None);
+        assert_eq!(config.sidecar, None, "nobody said which image");
         assert_eq!(config.cluster_ip_conflict, Conflict::Renumber);
     }
 
@@ -182,6 +225,10 @@ mod tests {
         let invalid = Config::try_from(raw(&[
             "--listen-address=8443",
             "--tls-cert-file=",
+            "--tls-ca-file=",
+            "--admission-address=9443",
+            "--agent-image=",
+            "--host-api-url=http://a",
             "--kubeconfig=",
             "--admin-address=localhost",
             "--cluster-ip-conflict=fight",

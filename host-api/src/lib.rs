@@ -24,6 +24,7 @@ pub mod session;
 pub mod stream;
 
 pub mod admission;
+pub mod authorities;
 pub mod inject;
 pub mod label;
 pub mod relabel;

@@ -12,7 +12,7 @@ use k3k_expose_process::log;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let config = match config::read() {
-        Ok(Asked::Serve(config)) => config,
+        Ok(Asked::Serve(config)) => *config,
         Ok(Asked::Inject(asked)) => return inject(&asked),
         Err(invalid) => {
             log::complain(&format!("k3k-expose-host-api: {invalid}\nsee k3k-expose-host-api --help"));

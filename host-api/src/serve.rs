@@ -1,14 +1,13 @@
 //! The process: clients, watches, writer and servers, joined until the first one fails or a signal comes. I/O.
 
-use std::convert::Infallible;
-use std::net::TcpListener;
+mod listen;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
-use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use axum_server::tls_rustls::RustlsConfig;
 use k3k_expose_process::stop::Signals;
 use k3k_expose_proto::Uid;
 use kube::Client;
@@ -18,19 +17,17 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::admin::{self, Admin};
+use crate::admission::stores::Writers;
+use crate::admission::{self, Admission};
+use crate::authorities::Authorities;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
-use crate::router::{self, Server};
+use crate::router::Server;
 use crate::servers::ServerPods;
-use crate::watch::{self, room};
-use crate::{report, write};
-
-/// Time that sessions and writes under way have to end after the first signal.
-const GRACE: Duration = Duration::from_secs(10);
-/// Time for a TLS handshake, and then for a first request.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+use crate::watch::{self, room, surroundings};
+use crate::{relabel, report, write};
 
 /// Runs until a signal comes.
 ///
@@ -45,22 +42,37 @@ pub async fn run(config: Config) -> Result<()> {
     let admin_listener = tokio::net::TcpListener::bind(config.admin_address)
         .await
         .with_context(|| format!("cannot bind K3K_EXPOSE_ADMIN_ADDRESS={}", config.admin_address))?;
-    let listener = TcpListener::bind(config.listen_address)
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-        .with_context(|| format!("cannot bind K3K_EXPOSE_LISTEN_ADDRESS={}", config.listen_address))?;
+    let listener = listen::bind("K3K_EXPOSE_LISTEN_ADDRESS", config.listen_address)?;
+    let reviews = listen::bind("K3K_EXPOSE_ADMISSION_ADDRESS", config.admission_address)?;
+    // Whoever makes certificates sends a bundle whenever it changes.
+    let (_bundle, published) = tokio::sync::watch::channel(bundle(&config)?);
 
     let metrics = Arc::new(Metrics::new());
     // Names this process among all that ever answered an agent.
     let epoch = Uid::parse(&format!("{:032x}", fastrand::u128(..))).context("cannot name this process")?;
     let (hub, notices) = Hub::new(epoch, config.cluster_ip_conflict);
     let hub = Arc::new(hub);
-    let [services, clusters, pods] = ["services", "clusters", "server-pods"].map(Ready::new);
-    let watches: Arc<[Ready]> = Arc::new([services.clone(), clusters.clone(), pods.clone()]);
+    let watched =
+        ["services", "clusters", "server-pods", "stateful-sets", "namespaces", "limit-ranges"].map(Ready::new);
+    let [services, clusters, pods, sets, namespaces, ranges] = watched.clone();
+    // Nobody waits for these two: they put right what was done without us.
+    let [all_pods, maps] = ["pods", "authorities"].map(Ready::new);
+    let watches: Arc<[Ready]> = Arc::new(watched);
+    let mut known = Writers::default();
+    let stores = known.stores();
     let servers = ServerPods::default();
+    let authorities = Authorities::default();
     let stop = CancellationToken::new();
     let sessions = TaskTracker::new();
 
     let admin = admin::router(Admin { hub: Arc::clone(&hub), metrics: Arc::clone(&metrics), watches: watches.clone() });
+    let reviewer = admission::router(Admission {
+        hub: Arc::clone(&hub),
+        client: client.clone(),
+        stores: stores.clone(),
+        settings: config.sidecar.clone(),
+        metrics: Arc::clone(&metrics),
+    });
     let server = Server {
         hub: Arc::clone(&hub),
         client: client.clone(),
@@ -72,24 +84,41 @@ pub async fn run(config: Config) -> Result<()> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         sessions = %config.listen_address,
+        admission = %config.admission_address,
         probes = %config.admin_address,
         "host-api started"
     );
     let watches = async {
         tokio::join!(
             watch::services(Arc::clone(&hub), client.clone(), services.clone()),
-            watch::clusters(Arc::clone(&hub), client.clone(), clusters),
+            watch::clusters(Arc::clone(&hub), client.clone(), clusters, |event| {
+                known.clusters.apply_watcher_event(event);
+                authorities.look_again();
+            }),
             watch::server_pods(Arc::clone(&hub), &servers, client.clone(), pods),
-            room::quotas(Arc::clone(&hub), client.clone()),
+            room::quotas(Arc::clone(&hub), client.clone(), &mut known.quotas),
             room::ranges(Arc::clone(&hub), client.clone()),
             room::addresses(Arc::clone(&hub), client.clone()),
             room::warnings(Arc::clone(&hub), client.clone(), services),
+            surroundings::sets(client.clone(), &mut known.sets, sets),
+            surroundings::namespaces(client.clone(), &mut known.namespaces, namespaces),
+            surroundings::limit_ranges(client.clone(), &mut known.ranges, ranges),
+            surroundings::authorities(client.clone(), &authorities, maps.clone()),
         );
     };
+    let upkeep = async {
+        tokio::join!(
+            relabel::run(client.clone(), &metrics, all_pods),
+            servers.tell(&stores, &hub, &metrics),
+            authorities.run(client.clone(), &stores, &maps, published),
+        );
+    };
+    // Both ports show one certificate: whoever reloads one of these reloads both.
+    let sessions_tls = tls.clone();
     let work = async {
         tokio::join!(
             write::run(Arc::clone(&hub), client.clone(), Arc::clone(&metrics), stop.clone()),
-            serve_sessions(listener, tls, server, stop.clone()),
+            listen::sessions(listener, sessions_tls, server, stop.clone()),
         )
         .1
     };
@@ -97,6 +126,8 @@ pub async fn run(config: Config) -> Result<()> {
         served = work => served.context("sessions cannot be served")?,
         // The others go on for as long as there is work, and then need not be waited for.
         () = watches => anyhow::bail!("a watch ended"),
+        () = upkeep => anyhow::bail!("an upkeep ended"),
+        served = listen::reviews(reviews, tls, reviewer) => served.context("admission cannot be served")?,
         () = report::run(client.clone(), Arc::clone(&metrics), notices) => anyhow::bail!("the reporter ended"),
         served = axum::serve(admin_listener, admin) => served.context("probes cannot be served")?,
         never = signals.obey(stop.clone()) => match never {},
@@ -105,32 +136,12 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// Serves sessions until it is told to stop, and waits for those under way to say goodbye.
-async fn serve_sessions(
-    listener: TcpListener,
-    tls: RustlsConfig,
-    server: Server,
-    stop: CancellationToken,
-) -> std::io::Result<()> {
-    let handle = Handle::new();
-    let sessions = server.sessions.clone();
-    let router = router::router(server);
-    let mut serving = axum_server::from_tcp(listener)?
-        .map(|_| RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(NoDelayAcceptor))
-        .first_request_timeout(HANDSHAKE)
-        .handle(handle.clone());
-    serving.http_builder().http2().max_concurrent_streams(16).keep_alive_interval(None);
-    let drain = async {
-        stop.cancelled().await;
-        sessions.close();
-        let _ = tokio::time::timeout(GRACE, sessions.wait()).await;
-        handle.graceful_shutdown(Some(Duration::from_secs(1)));
-        std::future::pending::<Infallible>().await
+/// The authorities that agents trust, if somebody else than host-api makes certificates.
+fn bundle(config: &Config) -> Result<Option<String>> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read K3K_EXPOSE_TLS_CA_FILE={}", path.display()))
     };
-    tokio::select! {
-        served = serving.serve(router.into_make_service()) => served,
-        never = drain => match never {},
-    }
+    config.tls_ca_file.as_ref().map(read).transpose()
 }
 
 async fn client(config: &Config) -> Result<Client> {

@@ -1,6 +1,7 @@
 //! Watches of the host: Services, Clusters and server pods, each into the registry. I/O.
 
 pub mod room;
+pub mod surroundings;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -51,10 +52,11 @@ pub async fn services(hub: Arc<Hub>, client: Client, ready: Ready) {
     drive("services", watch(Api::all(client), watcher::Config::default()), &mut handle).await;
 }
 
-/// Watches all Clusters. Never ends.
-pub async fn clusters(hub: Arc<Hub>, client: Client, ready: Ready) {
+/// Watches all Clusters; `handed_on` gets each event too. Never ends.
+pub async fn clusters(hub: Arc<Hub>, client: Client, ready: Ready, mut handed_on: impl FnMut(&Event<Cluster>)) {
     let mut listed = BTreeSet::new();
     let mut handle = |event: Event<Cluster>| {
+        handed_on(&event);
         let uid = |cluster: &Cluster| cluster.metadata.uid.as_deref().and_then(|uid| Uid::parse(uid).ok());
         hub.with(|registry, now| match event {
             Event::Init => listed.clear(),

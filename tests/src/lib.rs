@@ -13,6 +13,7 @@ pub mod demo;
 pub mod eventually;
 pub mod foreign;
 pub mod k3k;
+pub mod kubelet;
 pub mod manifest;
 pub mod plane;
 pub mod port;
@@ -26,6 +27,7 @@ pub mod token;
 pub mod told;
 pub mod toolchain;
 pub mod usage;
+pub mod webhook;
 pub mod wire;
 
 pub use eventually::{eventually, took};

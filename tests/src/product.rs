@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::sync::Mutex;
 
-pub use agent::{ADMIN_USER, Agent, AgentOptions, USER as AGENT_USER};
+pub use agent::{ADMIN_USER, Agent, AgentOptions, USER as AGENT_USER, k3k_kubeconfig};
 pub use host_api::{
-    ACCOUNT as HOST_API_ACCOUNT, HostApi, HostApiOptions, NAMESPACE as HOST_API_NAMESPACE, USER as HOST_API_USER,
-    apply_rbac,
+    ACCOUNT as HOST_API_ACCOUNT, AGENT_IMAGE, HostApi, HostApiOptions, NAMESPACE as HOST_API_NAMESPACE,
+    USER as HOST_API_USER, apply_rbac,
 };
 
 use crate::eventually::eventually;

@@ -1,5 +1,7 @@
 //! What is known of the host around server pods, fed by watches and reduced to what decisions read. I/O.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{LimitRange, Namespace, PodTemplateSpec, ResourceQuota};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,12 +11,15 @@ use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::cluster::Cluster;
 
+/// Labels and annotations of a namespace.
+pub type NamespaceMeta = PartialObjectMeta<Namespace>;
+
 /// The readers' side.
 #[derive(Clone)]
 pub struct Stores {
     sets: Store<StatefulSet>,
     clusters: Store<Cluster>,
-    namespaces: Store<PartialObjectMeta<Namespace>>,
+    namespaces: Store<NamespaceMeta>,
     ranges: Store<LimitRange>,
     quotas: Store<ResourceQuota>,
 }
@@ -27,7 +32,7 @@ pub struct Writers {
     /// Clusters.
     pub clusters: Writer<Cluster>,
     /// Labels and annotations of namespaces.
-    pub namespaces: Writer<PartialObjectMeta<Namespace>>,
+    pub namespaces: Writer<NamespaceMeta>,
     /// LimitRanges.
     pub ranges: Writer<LimitRange>,
     /// ResourceQuotas.
@@ -59,6 +64,12 @@ impl Stores {
     #[must_use]
     pub fn cluster(&self, namespace: &str, name: &str) -> Option<Cluster> {
         self.clusters.get(&ObjectRef::new(name).within(namespace)).map(|cluster| (*cluster).clone())
+    }
+
+    /// Every Cluster.
+    #[must_use]
+    pub fn clusters(&self) -> Vec<Arc<Cluster>> {
+        self.clusters.state()
     }
 
     /// Labels and annotations of a namespace.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Event as Warning, ResourceQuota};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
@@ -25,10 +26,11 @@ const NOT_OF_A_SERVICE: &str = "ipaddress.kubernetes.io/managed-by!=ipallocator.
 /// Warnings about Services.
 const WARNINGS: &str = "type=Warning,involvedObject.kind=Service";
 
-/// Watches all quotas. Never ends.
-pub async fn quotas(hub: Arc<Hub>, client: Client) {
+/// Watches all quotas; `stored` is what admission reads. Never ends.
+pub async fn quotas(hub: Arc<Hub>, client: Client, stored: &mut Writer<ResourceQuota>) {
     let mut listed = BTreeSet::new();
     let mut handle = |event: Event<ResourceQuota>| {
+        stored.apply_watcher_event(&event);
         hub.with(|registry, _| match event {
             Event::Init => listed.clear(),
             Event::InitApply(quota) => {

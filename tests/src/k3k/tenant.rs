@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{cluster_resource, composed_name, ensure_namespace};
+use crate::plane::ControlPlane;
+use crate::product::k3k_kubeconfig;
 
 /// `spec.mode` of a Cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +34,13 @@ pub struct TenantOptions {
     pub servers: u32,
     /// Whether k3k's own Service syncer is on; k3k's default is yes, ours in tests is no.
     pub sync_services: bool,
+    /// Whether the host runs the StatefulSet controller, which then makes the server pods.
+    pub controlled: bool,
 }
 
 impl Default for TenantOptions {
     fn default() -> Self {
-        Self { mode: Mode::Shared, servers: 1, sync_services: false }
+        Self { mode: Mode::Shared, servers: 1, sync_services: false, controlled: false }
     }
 }
 
@@ -88,8 +93,10 @@ impl Tenant {
         let owner = tenant.owner_reference(true);
         let set = tenant.create_stateful_set(&tenant.stateful_set, Some(owner), options.servers).await?;
         tenant.stateful_set_uid = set.uid().context("an object has a UID")?;
-        for ordinal in 0..options.servers {
-            tenant.create_server_pod(ordinal).await?;
+        if !options.controlled {
+            for ordinal in 0..options.servers {
+                tenant.create_server_pod(ordinal).await?;
+            }
         }
         Ok(tenant)
     }
@@ -158,6 +165,20 @@ impl Tenant {
         }))?;
         let sets: Api<StatefulSet> = Api::namespaced(self.host.clone(), &self.namespace);
         sets.create(&PostParams::default(), &set).await.with_context(|| format!("making StatefulSet {name}"))
+    }
+
+    /// Writes the Secret with the kubeconfig of that virtual cluster, minted anew each time, as k3k does at every reconcile.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn publish_kubeconfig(&self, virtual_cluster: &ControlPlane) -> anyhow::Result<()> {
+        let name = composed_name(&["k3k", &self.cluster, "kubeconfig"]);
+        let text = serde_json::to_string(&k3k_kubeconfig(virtual_cluster)?.kubeconfig())?;
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+            "stringData": {"kubeconfig.yaml": text}});
+        let secrets: Api<Secret> = Api::namespaced(self.host.clone(), &self.namespace);
+        secrets.patch(&name, &PatchParams::apply("k3k").force(), &Patch::Apply(secret)).await?;
+        Ok(())
     }
 
     /// Switches k3k's own Service syncer on or off, as far as the Cluster says.

@@ -102,8 +102,15 @@ impl Deref for Agent {
     }
 }
 
-/// As in k3k's Secret: a fresh client certificate of system:masters, and a server URL that only the host could reach.
 fn write_k3k_kubeconfig(virtual_cluster: &ControlPlane, path: &Path) -> anyhow::Result<()> {
+    k3k_kubeconfig(virtual_cluster)?.write_kubeconfig(path)
+}
+
+/// As in k3k's Secret: a fresh client certificate of system:masters, and a server URL that only the host could reach.
+///
+/// # Errors
+/// When the crypto library fails.
+pub fn k3k_kubeconfig(virtual_cluster: &ControlPlane) -> anyhow::Result<Access> {
     let access = virtual_cluster.access_by_certificate(ADMIN_USER, "system:masters")?;
-    Access { url: "https://192.0.2.1:443".to_owned(), ..access }.write_kubeconfig(path)
+    Ok(Access { url: "https://192.0.2.1:443".to_owned(), ..access })
 }

@@ -18,6 +18,8 @@ use crate::{manifest, scratch, token};
 pub const NAMESPACE: &str = "k3k-expose";
 /// Its ServiceAccount.
 pub const ACCOUNT: &str = "k3k-expose-host-api";
+/// The image that stands for the agent's binary.
+pub const AGENT_IMAGE: &str = "k3k-expose.test/agent";
 /// Its user name in audit logs.
 pub const USER: &str = "system:serviceaccount:k3k-expose:k3k-expose-host-api";
 
@@ -33,6 +35,7 @@ pub struct HostApiOptions {
 pub struct HostApi {
     product: Product,
     listen: Port,
+    admission: Port,
     files: ServerFiles,
     authority: Authority,
 }
@@ -62,13 +65,17 @@ impl HostApi {
         host.access().with(Credential::Token(token)).write_kubeconfig(&kubeconfig)?;
         let authority = Authority::new("k3k-expose rig host-api")?;
         let files = authority.write_server_files(&folder)?;
-        let (listen, admin) = (Port::claim()?, Port::claim()?);
+        let (listen, admission, admin) = (Port::claim()?, Port::claim()?, Port::claim()?);
         let mut env: Vec<(String, String)> = [
             ("K3K_EXPOSE_KUBECONFIG", kubeconfig.display().to_string()),
             ("K3K_EXPOSE_LISTEN_ADDRESS", listen.address()),
+            ("K3K_EXPOSE_ADMISSION_ADDRESS", admission.address()),
             ("K3K_EXPOSE_ADMIN_ADDRESS", admin.address()),
             ("K3K_EXPOSE_TLS_CERT_FILE", files.certificate.display().to_string()),
             ("K3K_EXPOSE_TLS_KEY_FILE", files.key.display().to_string()),
+            ("K3K_EXPOSE_TLS_CA_FILE", files.ca.display().to_string()),
+            ("K3K_EXPOSE_AGENT_IMAGE", AGENT_IMAGE.to_owned()),
+            ("K3K_EXPOSE_HOST_API_URL", format!("https://{}", listen.address())),
             ("K3K_EXPOSE_LOG", "info".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
@@ -77,7 +84,7 @@ impl HostApi {
         env.extend(options.env);
         let log = folder.join("host-api.log");
         let launch = Launch { name: "host-api".to_owned(), rank: Rank::Product, program, args: Vec::new(), env, log };
-        Ok(Self { product: Product::start(launch, admin).await?, listen, files, authority })
+        Ok(Self { product: Product::start(launch, admin).await?, listen, admission, files, authority })
     }
 
     /// `https://127.0.0.1:<port>`, for agents.
@@ -90,6 +97,12 @@ impl HostApi {
     #[must_use]
     pub fn address(&self) -> String {
         self.listen.address()
+    }
+
+    /// `https://127.0.0.1:<port>`, for the API server's reviews.
+    #[must_use]
+    pub fn admission_url(&self) -> String {
+        format!("https://{}", self.admission.address())
     }
 
     /// The authority of its certificate.

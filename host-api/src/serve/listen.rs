@@ -1,0 +1,63 @@
+//! The two TLS ports: sessions of agents, and the API server's questions about pods. I/O.
+
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum_server::Handle;
+use axum_server::accept::NoDelayAcceptor;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use tokio_util::sync::CancellationToken;
+
+use crate::router::{self, Server};
+
+/// Time that sessions and writes under way have to end after the first signal.
+const GRACE: Duration = Duration::from_secs(10);
+/// Time for a TLS handshake, and then for a first request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Binds the address that this setting gives.
+pub(super) fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .with_context(|| format!("cannot bind {setting}={address}"))
+}
+
+/// Serves sessions until it is told to stop, and waits for those under way to say goodbye.
+pub(super) async fn sessions(
+    listener: TcpListener,
+    tls: RustlsConfig,
+    server: Server,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let handle = Handle::new();
+    let sessions = server.sessions.clone();
+    let router = router::router(server);
+    let mut serving =
+        axum_server::from_tcp(listener)?.map(|_| acceptor(tls)).first_request_timeout(HANDSHAKE).handle(handle.clone());
+    serving.http_builder().http2().max_concurrent_streams(16).keep_alive_interval(None);
+    let drain = async {
+        stop.cancelled().await;
+        sessions.close();
+        let _ = tokio::time::timeout(GRACE, sessions.wait()).await;
+        handle.graceful_shutdown(Some(Duration::from_secs(1)));
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        served = serving.serve(router.into_make_service()) => served,
+        never = drain => match never {},
+    }
+}
+
+/// Answers reviews for as long as it is polled: to the end of the process, since every server pod that nobody answers for starts
+/// without the agent.
+pub(super) async fn reviews(listener: TcpListener, tls: RustlsConfig, router: Router) -> std::io::Result<()> {
+    let serving = axum_server::from_tcp(listener)?.map(|_| acceptor(tls)).first_request_timeout(HANDSHAKE);
+    serving.serve(router.into_make_service()).await
+}
+
+fn acceptor(tls: RustlsConfig) -> RustlsAcceptor<NoDelayAcceptor> {
+    RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(NoDelayAcceptor)
+}

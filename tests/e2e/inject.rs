@@ -1,0 +1,8 @@
+//! Server pods get the agent, start with it, and are never kept from starting by it.
+
+mod admitted;
+mod labels;
+mod left;
+mod runs;
+mod stage;
+mod without;
