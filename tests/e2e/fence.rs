@@ -3,22 +3,23 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{HOST_API_ACCOUNT, HOST_API_NAMESPACE, apply_rbac};
-use k3k_expose_tests::{ControlPlane, Rig, manifest};
+use k3k_expose_tests::{ControlPlane, PlaneOptions, manifest, rig};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Error, ResourceExt};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 /// A fence is compiled and takes effect about a second after it was applied.
 const EFFECTIVE: Duration = Duration::from_secs(30);
 
-/// The shared host behind the fence, and a tenant on it.
+/// A host behind the fence, and a tenant on it.
 struct Fenced {
     admin: Client,
     host_api: Client,
@@ -27,7 +28,9 @@ struct Fenced {
 
 impl Fenced {
     async fn new(namespace: &str) -> Result<Self> {
-        let host: &ControlPlane = Rig::shared().host().await?;
+        // Not the shared one: it must not ask a webhook that nobody serves.
+        static HOST: OnceCell<ControlPlane> = OnceCell::const_new();
+        let host = HOST.get_or_try_init(|| rig::host(PlaneOptions::new("fence").without_controllers())).await?;
         let admin = host.client().await?;
         apply_rbac(&admin).await?;
         let host_api = host.client_for_service_account(HOST_API_NAMESPACE, HOST_API_ACCOUNT).await?;
@@ -85,8 +88,10 @@ fn refused<T>(outcome: kube::Result<T>, words: &str) -> Result<()> {
 async fn host_api_makes_nothing_but_twins_with_its_marks() -> Result<()> {
     let fenced = Fenced::new("fence-services").await?;
     let services = fenced.services(&fenced.host_api);
-    let create =
-        async |twin: &Value| services.create(&PostParams::default(), &serde_json::from_value(twin.clone())?).await;
+    let create = async |twin: &Value| {
+        let twin: Service = serde_json::from_value(twin.clone()).map_err(Error::SerdeError)?;
+        services.create(&PostParams::default(), &twin).await
+    };
     let good = fenced.twin("good");
     create(&good).await.context("a twin")?;
     for (what, words, pointer, value) in [
@@ -171,13 +176,7 @@ async fn host_api_widens_not_its_own_webhook() -> Result<()> {
     let fenced = Fenced::new("fence-webhook").await?;
     let mine = "k3k-expose";
     let admin: Api<MutatingWebhookConfiguration> = Api::all(fenced.admin.clone());
-    let file = std::fs::read_to_string(manifest::folder().join("base/webhooks.yaml"))?;
-    // The shared host must not ask a webhook that nobody serves.
-    let mut shipped = manifest::documents(&file)?.remove(0);
-    shipped.data["webhooks"][0]["objectSelector"] = json!({"matchLabels": {"fence": "webhook"}});
-    if admin.get_opt(mine).await?.is_none() {
-        manifest::apply_one(&fenced.admin, &shipped).await?;
-    }
+    manifest::apply_file(&fenced.admin, &manifest::folder().join("base/webhooks.yaml")).await?;
     let webhooks: Api<MutatingWebhookConfiguration> = Api::all(fenced.host_api.clone());
     let patch = async |pointer: &str, value: Value| {
         let mut all = json!(admin.get(mine).await?.webhooks);

@@ -7,8 +7,8 @@ use k3k_expose_host_api::config;
 use k3k_expose_tests::{ControlPlane, PlaneOptions, k3k, manifest};
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingAdmissionPolicy};
 use k8s_openapi::api::apps::v1::Deployment;
+use kube::Api;
 use kube::core::DynamicObject;
-use kube::{Api, ResourceExt};
 
 /// Every document of the base.
 fn base() -> Result<Vec<DynamicObject>> {
