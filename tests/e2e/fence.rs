@@ -36,11 +36,26 @@ impl Fenced {
         let host_api = host.client_for_service_account(HOST_API_NAMESPACE, HOST_API_ACCOUNT).await?;
         let tenant = Tenant::create(&admin, namespace, "mine", TenantOptions::default()).await?;
         let fenced = Self { admin, host_api, tenant };
-        let services = fenced.services(&fenced.host_api);
-        let dry = PostParams { dry_run: true, ..PostParams::default() };
-        let probe: Service = serde_json::from_value(json!({"metadata": {"name": "probe"}, "spec": spec()}))?;
-        eventually("the fence", EFFECTIVE, async || refused(services.create(&dry, &probe).await, "marks")).await?;
+        eventually("the fence", EFFECTIVE, || fenced.stands()).await?;
         Ok(fenced)
+    }
+
+    /// That every part of the fence is in effect but the one around webhooks.
+    async fn stands(&self) -> Result<()> {
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        let mut twin = self.twin("probe");
+        twin["spec"]["externalIPs"] = json!(["203.0.113.1"]);
+        let services = self.services(&self.host_api);
+        refused(services.create(&dry, &serde_json::from_value(twin)?).await, "own choice")?;
+        let bare = json!({"metadata": {"name": "probe"}, "spec": {"ports": [{"port": 80}]}});
+        refused(services.create(&dry, &serde_json::from_value(bare)?).await, "marks")?;
+        let label = Patch::Merge(json!({"metadata": {"labels": {"probe": ""}}}));
+        let server = self.tenant.server_pod_name(0);
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        refused(self.pods(&self.host_api).patch(&server, &params, &label).await, "only the labels")?;
+        let leases: Api<Lease> = Api::namespaced(self.host_api.clone(), HOST_API_NAMESPACE);
+        let lease = serde_json::from_value(json!({"metadata": {"name": "probe"}}))?;
+        refused(leases.create(&dry, &lease).await, "known by name")
     }
 
     fn services(&self, client: &Client) -> Api<Service> {
@@ -100,7 +115,7 @@ async fn host_api_makes_nothing_but_twins_with_its_marks() -> Result<()> {
         ("no owner", "owned", "/metadata/ownerReferences", json!([])),
         ("control", "owned", "/metadata/ownerReferences/0/controller", json!(true)),
         ("another name", "derives", "/metadata/name", json!("web")),
-        ("another's namespace", "derives", "/metadata/annotations/k3k.io~1namespace", json!("bank")),
+        ("another's twin", "derives", "/metadata/annotations/k3k.io~1name", json!("web")),
         ("external IPs", "own choice", "/spec/externalIPs", json!(["203.0.113.1"])),
         ("a load-balancer IP", "own choice", "/spec/loadBalancerIP", json!("203.0.113.1")),
         ("a selector without its cluster", "selects", "/spec/selector", json!({"role": "server"})),
@@ -139,7 +154,8 @@ async fn host_api_takes_over_the_twins_of_k3k_and_touches_no_other_service() -> 
             "spec": {"selector": {"cluster": "mine", "role": "server"}, "ports": [{"port": 443}]},
         }))?;
         fenced.services(&fenced.admin).create(&PostParams::default(), &own).await?;
-        let patch = Patch::Merge(json!({"metadata": fenced.twin("web")["metadata"]["annotations"], "spec": spec()}));
+        let marked = json!({"labels": ours["metadata"]["labels"], "annotations": ours["metadata"]["annotations"]});
+        let patch = Patch::Merge(json!({"metadata": marked, "spec": spec()}));
         refused(services.patch(name, &PatchParams::default(), &patch).await, "neither a twin")?;
         refused(services.delete(name, &DeleteParams::default()).await, "neither a twin")?;
     }
@@ -155,7 +171,8 @@ async fn host_api_changes_nothing_of_a_pod_but_two_labels() -> Result<()> {
     patch(json!({"metadata": {"labels": {"k3k.io/namespace": "shop", "k3k.io/clusterName": "mine"}}})).await?;
     patch(json!({"metadata": {"labels": {"k3k.io/namespace": null, "k3k.io/clusterName": null}}})).await?;
     let only = "only the labels";
-    refused(patch(json!({"spec": {"containers": [{"name": "main", "image": "example.com/evil"}]}})).await, only)?;
+    let image = Patch::Strategic(json!({"spec": {"containers": [{"name": "main", "image": "example.com/evil"}]}}));
+    refused(pods.patch(&pod.name_any(), &PatchParams::default(), &image).await, only)?;
     refused(patch(json!({"metadata": {"labels": {"app": "other"}}})).await, only)?;
     refused(patch(json!({"metadata": {"labels": {"app": null}}})).await, only)?;
     refused(patch(json!({"metadata": {"labels": {"new": ""}}})).await, only)?;
@@ -186,6 +203,8 @@ async fn host_api_widens_not_its_own_webhook() -> Result<()> {
     };
     patch("/0/clientConfig/caBundle", json!("LS0tLS1CRUdJTg==")).await?.or_else(unparsed)?;
     let only = "only caBundle";
+    let fence = async || refused(patch("/0/timeoutSeconds", json!(30)).await?, only);
+    eventually("the fence around webhooks", EFFECTIVE, fence).await?;
     for (pointer, value) in [
         ("/0/rules/0/resources", json!(["*"])),
         ("/0/rules/0/operations", json!(["*"])),
