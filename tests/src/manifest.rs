@@ -15,6 +15,29 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
 }
 
+/// Files of the kustomize base, in its order.
+///
+/// # Errors
+/// When its `kustomization.yaml` cannot be read.
+pub fn base() -> anyhow::Result<Vec<PathBuf>> {
+    let folder = folder().join("base");
+    let path = folder.join("kustomization.yaml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let kustomization: Value = serde_saphyr::from_str(&text)?;
+    let files = kustomization["resources"].as_array().context("a base has resources")?;
+    files.iter().map(|file| Ok(folder.join(file.as_str().context("a resource is a file")?))).collect()
+}
+
+/// Documents of a YAML text.
+///
+/// # Errors
+/// When it is no YAML, or a document is no object of an API server.
+pub fn documents(text: &str) -> anyhow::Result<Vec<DynamicObject>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    let documents = documents.into_iter().filter(|document| !document.is_null());
+    documents.map(|document| Ok(serde_json::from_value(document)?)).collect()
+}
+
 /// Applies every document of a YAML file, in its order.
 ///
 /// # Errors
@@ -29,15 +52,29 @@ pub async fn apply_file(client: &Client, path: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// When it is no YAML, or the API server refuses a document.
 pub async fn apply(client: &Client, text: &str) -> anyhow::Result<()> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text)?;
-    for document in documents.into_iter().filter(|document| !document.is_null()) {
-        let object: DynamicObject = serde_json::from_value(document)?;
-        apply_object(client, &object).await.with_context(|| object.name_any())?;
+    for object in documents(text)? {
+        apply_one(client, &object).await?;
     }
     Ok(())
 }
 
-async fn apply_object(client: &Client, object: &DynamicObject) -> anyhow::Result<()> {
+/// Applies one document.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn apply_one(client: &Client, object: &DynamicObject) -> anyhow::Result<()> {
+    apply_object(client, object, false).await.with_context(|| object.name_any())
+}
+
+/// Asks what applying an object would do, and does it not: the API server's validation and admission without the write.
+///
+/// # Errors
+/// When the API server would refuse.
+pub async fn dry_run(client: &Client, object: &DynamicObject) -> anyhow::Result<()> {
+    apply_object(client, object, true).await.with_context(|| object.name_any())
+}
+
+async fn apply_object(client: &Client, object: &DynamicObject, dry_run: bool) -> anyhow::Result<()> {
     let types = object.types.as_ref().context("a manifest has apiVersion and kind")?;
     let kind = GroupVersionKind::try_from(types)?;
     let (resource, capabilities) = pinned_kind(client, &kind).await?;
@@ -48,7 +85,8 @@ async fn apply_object(client: &Client, object: &DynamicObject) -> anyhow::Result
             Api::namespaced_with(client.clone(), &namespace, &resource)
         }
     };
-    let params = PatchParams::apply("k3k-expose-rig").force();
+    let mut params = PatchParams::apply("k3k-expose-rig").force();
+    params.dry_run = dry_run;
     api.patch(&object.name_any(), &params, &Patch::Apply(object)).await?;
     Ok(())
 }

@@ -41,7 +41,7 @@ pub struct HostApi {
 }
 
 impl HostApi {
-    /// Applies its RBAC, starts it and waits until it is ready.
+    /// Applies its account, starts it and waits until it is ready.
     ///
     /// # Errors
     /// When it does not get ready; with the end of its log.
@@ -54,7 +54,7 @@ impl HostApi {
     /// Starts it without waiting, for tests of how it comes up.
     ///
     /// # Errors
-    /// When its RBAC is refused, or it cannot be started.
+    /// When its account is refused, or it cannot be started.
     pub async fn start_unready(host: &ControlPlane, options: HostApiOptions) -> anyhow::Result<Self> {
         let program = product_binaries()?.host_api.clone();
         let client = host.client().await?;
@@ -126,10 +126,13 @@ impl Deref for HostApi {
     }
 }
 
-/// Applies the repository's RBAC of host-api.
+/// Applies host-api's account as it is shipped: what it may do, and the fence around that.
 ///
 /// # Errors
 /// When the API server refuses.
 pub async fn apply_rbac(client: &Client) -> anyhow::Result<()> {
-    manifest::apply_file(client, &manifest::folder().join("host-api-rbac.yaml")).await
+    for file in ["namespace.yaml", "rbac.yaml", "fence.yaml"] {
+        manifest::apply_file(client, &manifest::folder().join("base").join(file)).await?;
+    }
+    Ok(())
 }

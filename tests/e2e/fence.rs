@@ -1,0 +1,289 @@
+//! What the API server refuses to host-api's own account, and that the account can still do its work. All other tests run
+//! host-api behind the same fence.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k3k_expose_tests::eventually::eventually;
+use k3k_expose_tests::k3k::{Tenant, TenantOptions};
+use k3k_expose_tests::product::{HOST_API_ACCOUNT, HOST_API_NAMESPACE, apply_rbac};
+use k3k_expose_tests::{ControlPlane, PlaneOptions, manifest, rig};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, Error, ResourceExt};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+/// A fence is compiled and takes effect about a second after it was applied.
+const EFFECTIVE: Duration = Duration::from_secs(30);
+
+/// A host behind the fence, and a tenant on it.
+struct Fenced {
+    admin: Client,
+    host_api: Client,
+    tenant: Tenant,
+}
+
+impl Fenced {
+    async fn new(namespace: &str) -> Result<Self> {
+        // Not the shared one: it must not ask a webhook that nobody serves.
+        static HOST: OnceCell<ControlPlane> = OnceCell::const_new();
+        let host = HOST.get_or_try_init(|| rig::host(PlaneOptions::new("fence").without_controllers())).await?;
+        let admin = host.client().await?;
+        apply_rbac(&admin).await?;
+        let host_api = host.client_for_service_account(HOST_API_NAMESPACE, HOST_API_ACCOUNT).await?;
+        let tenant = Tenant::create(&admin, namespace, "mine", TenantOptions::default()).await?;
+        let fenced = Self { admin, host_api, tenant };
+        eventually("the fence", EFFECTIVE, || fenced.stands()).await?;
+        Ok(fenced)
+    }
+
+    /// That every part of the fence is in effect but the one around webhooks.
+    async fn stands(&self) -> Result<()> {
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        let mut twin = self.twin("probe");
+        twin["spec"]["externalIPs"] = json!(["203.0.113.1"]);
+        let services = self.services(&self.host_api);
+        refused(services.create(&dry, &serde_json::from_value(twin)?).await, "own choice")?;
+        let bare = json!({"metadata": {"name": "probe"}, "spec": {"ports": [{"port": 80}]}});
+        refused(services.create(&dry, &serde_json::from_value(bare)?).await, "marks")?;
+        let label = Patch::Merge(json!({"metadata": {"labels": {"probe": ""}}}));
+        let server = self.tenant.server_pod_name(0);
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        refused(self.pods(&self.host_api).patch(&server, &params, &label).await, "only the labels")?;
+        let leases: Api<Lease> = Api::namespaced(self.host_api.clone(), HOST_API_NAMESPACE);
+        let lease = serde_json::from_value(json!({"metadata": {"name": "probe"}}))?;
+        refused(leases.create(&dry, &lease).await, "known by name")
+    }
+
+    fn services(&self, client: &Client) -> Api<Service> {
+        Api::namespaced(client.clone(), &self.tenant.namespace)
+    }
+
+    fn pods(&self, client: &Client) -> Api<Pod> {
+        Api::namespaced(client.clone(), &self.tenant.namespace)
+    }
+
+    /// A twin with all our marks.
+    fn twin(&self, name: &str) -> Value {
+        json!({
+            "metadata": {
+                "name": self.tenant.twin_name(name, "shop"),
+                "labels": {"k3k.io/clusterName": "mine", "app.kubernetes.io/managed-by": "k3k-expose"},
+                "annotations": {
+                    "k3k.io/name": name, "k3k.io/namespace": "shop",
+                    "expose.k3k.io/uid": "uid", "expose.k3k.io/virtual-cluster": "vc",
+                },
+                "ownerReferences": [self.tenant.owner_reference(false)],
+            },
+            "spec": spec(),
+        })
+    }
+}
+
+fn spec() -> Value {
+    json!({
+        "selector": {"app": "web", "k3k.io/clusterName": "mine", "k3k.io/namespace": "shop"},
+        "ports": [{"port": 80}],
+    })
+}
+
+/// That the API server refused, in these words.
+fn refused<T>(outcome: kube::Result<T>, words: &str) -> Result<()> {
+    match outcome {
+        Err(Error::Api(status)) if matches!(status.code, 403 | 422) && status.message.contains(words) => Ok(()),
+        Err(other) => bail!("refused otherwise: {other}"),
+        Ok(_) => bail!("allowed, not refused for: {words}"),
+    }
+}
+
+#[tokio::test]
+async fn host_api_makes_nothing_but_twins_with_its_marks() -> Result<()> {
+    let fenced = Fenced::new("fence-services").await?;
+    let services = fenced.services(&fenced.host_api);
+    let create = async |twin: &Value| {
+        let twin: Service = serde_json::from_value(twin.clone()).map_err(Error::SerdeError)?;
+        services.create(&PostParams::default(), &twin).await
+    };
+    let good = fenced.twin("good");
+    create(&good).await.context("a twin")?;
+    for (what, words, pointer, value) in [
+        ("no mark", "marks", "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
+        ("no uid", "marks", "/metadata/annotations/expose.k3k.io~1uid", Value::Null),
+        ("no owner", "owned", "/metadata/ownerReferences", json!([])),
+        ("control", "owned", "/metadata/ownerReferences/0/controller", json!(true)),
+        ("another name", "derives", "/metadata/name", json!("web")),
+        ("another's twin", "derives", "/metadata/annotations/k3k.io~1name", json!("web")),
+        ("external IPs", "own choice", "/spec/externalIPs", json!(["203.0.113.1"])),
+        ("a load-balancer IP", "own choice", "/spec/loadBalancerIP", json!("203.0.113.1")),
+        ("a selector without its cluster", "selects", "/spec/selector", json!({"role": "server"})),
+        ("another cluster's pods", "selects", "/spec/selector/k3k.io~1clusterName", json!("other")),
+        ("another namespace's pods", "selects", "/spec/selector/k3k.io~1namespace", json!("bank")),
+        ("a name elsewhere", "ExternalName", "/spec", json!({"type": "ExternalName", "externalName": "example.com"})),
+    ] {
+        let mut twin = fenced.twin("bad");
+        set(&mut twin, pointer, value);
+        refused(create(&twin).await, words).context(what)?;
+    }
+    let walk = json!({"spec": {"type": "ExternalName", "externalName": "walk.expose.k3k.io.invalid", "clusterIP": null,
+        "clusterIPs": null, "ipFamilies": null, "ipFamilyPolicy": null, "internalTrafficPolicy": null}});
+    let name = fenced.tenant.twin_name("good", "shop");
+    services.patch(&name, &PatchParams::default(), &Patch::Merge(walk)).await.context("a walk")?;
+    services.delete(&name, &DeleteParams::default()).await.context("deleting a twin")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn host_api_takes_over_the_twins_of_k3k_and_touches_no_other_service() -> Result<()> {
+    let fenced = Fenced::new("fence-takeover").await?;
+    let services = fenced.services(&fenced.host_api);
+    let service: Service = serde_json::from_value(json!({
+        "metadata": {"name": "web", "namespace": "shop"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+    }))?;
+    let theirs = fenced.tenant.create_twin_as_k3k(&service).await?;
+    let ours = fenced.twin("web");
+    let marks = json!({"metadata": ours["metadata"], "spec": {"selector": ours["spec"]["selector"]}});
+    services.patch(&theirs.name_any(), &PatchParams::default(), &Patch::Merge(marks)).await.context("take-over")?;
+
+    for name in ["k3k-mine-service", "k3k-mine-kubelet"] {
+        let own: Service = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": {"k3k.io/clusterName": "mine"},
+                "ownerReferences": [fenced.tenant.owner_reference(true)]},
+            "spec": {"selector": {"cluster": "mine", "role": "server"}, "ports": [{"port": 443}]},
+        }))?;
+        fenced.services(&fenced.admin).create(&PostParams::default(), &own).await?;
+        let marked = json!({"labels": ours["metadata"]["labels"], "annotations": ours["metadata"]["annotations"]});
+        let patch = Patch::Merge(json!({"metadata": marked, "spec": spec()}));
+        refused(services.patch(name, &PatchParams::default(), &patch).await, "neither a twin")?;
+        refused(services.delete(name, &DeleteParams::default()).await, "neither a twin")?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn host_api_changes_nothing_of_a_pod_but_two_labels() -> Result<()> {
+    let fenced = Fenced::new("fence-pods").await?;
+    let pod = fenced.tenant.tenant_pod("web-0", "shop", &[("app", "web")], false).await?;
+    let pods = fenced.pods(&fenced.host_api);
+    let patch = async |patch: Value| pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
+    patch(json!({"metadata": {"labels": {"k3k.io/namespace": "shop", "k3k.io/clusterName": "mine"}}})).await?;
+    patch(json!({"metadata": {"labels": {"k3k.io/namespace": null, "k3k.io/clusterName": null}}})).await?;
+    let only = "only the labels";
+    let image = Patch::Strategic(json!({"spec": {"containers": [{"name": "main", "image": "example.com/evil"}]}}));
+    refused(pods.patch(&pod.name_any(), &PatchParams::default(), &image).await, only)?;
+    refused(patch(json!({"metadata": {"labels": {"app": "other"}}})).await, only)?;
+    refused(patch(json!({"metadata": {"labels": {"app": null}}})).await, only)?;
+    refused(patch(json!({"metadata": {"labels": {"new": ""}}})).await, only)?;
+    refused(patch(json!({"metadata": {"annotations": {"k3k.io/namespace": "bank"}}})).await, only)?;
+    refused(patch(json!({"metadata": {"finalizers": ["example.com/x"]}})).await, only)?;
+    refused(patch(json!({"metadata": {"ownerReferences": []}})).await, only)?;
+    refused(patch(json!({"metadata": {"labels": {"k3k.io/clusterName": "other"}}})).await, "controls it")?;
+    let new: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "new"}, "spec": {"containers": [{"name": "c", "image": "example.com/evil"}]},
+    }))?;
+    refused(pods.create(&PostParams::default(), &new).await, "cannot create")?;
+    refused(pods.delete(&pod.name_any(), &DeleteParams::default()).await, "cannot delete")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn host_api_widens_not_its_own_webhook() -> Result<()> {
+    let fenced = Fenced::new("fence-webhook").await?;
+    let mine = "k3k-expose";
+    let admin: Api<MutatingWebhookConfiguration> = Api::all(fenced.admin.clone());
+    manifest::apply_file(&fenced.admin, &manifest::folder().join("base/webhooks.yaml")).await?;
+    let webhooks: Api<MutatingWebhookConfiguration> = Api::all(fenced.host_api.clone());
+    let patch = async |pointer: &str, value: Value| {
+        let mut all = json!(admin.get(mine).await?.webhooks);
+        set(&mut all, pointer, value);
+        let patch = Patch::Merge(json!({"webhooks": all}));
+        anyhow::Ok(webhooks.patch(mine, &PatchParams { dry_run: true, ..PatchParams::default() }, &patch).await)
+    };
+    patch("/0/clientConfig/caBundle", json!("LS0tLS1CRUdJTg==")).await?.or_else(unparsed)?;
+    let only = "only caBundle";
+    let fence = async || refused(patch("/0/timeoutSeconds", json!(30)).await?, only);
+    eventually("the fence around webhooks", EFFECTIVE, fence).await?;
+    for (pointer, value) in [
+        ("/0/rules/0/resources", json!(["*"])),
+        ("/0/rules/0/operations", json!(["*"])),
+        ("/0/objectSelector", json!({})),
+        ("/0/namespaceSelector", json!({})),
+        ("/0/matchConditions", json!([])),
+        ("/0/failurePolicy", json!("Fail")),
+        ("/0/matchPolicy", json!("Exact")),
+        ("/0/timeoutSeconds", json!(30)),
+        ("/0/reinvocationPolicy", json!("Never")),
+        ("/0/sideEffects", json!("NoneOnDryRun")),
+        ("/0/clientConfig/service/name", json!("other")),
+        ("/0/clientConfig", json!({"url": "https://example.com/"})),
+    ] {
+        refused(patch(pointer, value).await?, only).context(pointer.to_owned())?;
+    }
+    let mut more = json!(admin.get(mine).await?.webhooks);
+    let mut second = more[0].clone();
+    second["name"] = "second.expose.k3k.io".into();
+    more.as_array_mut().context("a list")?.push(second);
+    let more = Patch::Merge(json!({"webhooks": more}));
+    refused(webhooks.patch(mine, &PatchParams::default(), &more).await, only)?;
+    refused(webhooks.delete(mine, &DeleteParams::default()).await, "cannot delete")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn host_api_reads_and_writes_no_secret_lease_or_config_map_but_its_own() -> Result<()> {
+    let fenced = Fenced::new("fence-names").await?;
+    let elsewhere: Api<Secret> = Api::namespaced(fenced.host_api.clone(), &fenced.tenant.namespace);
+    refused(elsewhere.get("k3k-mine-kubeconfig").await, "cannot get")?;
+    let secrets: Api<Secret> = Api::namespaced(fenced.host_api.clone(), HOST_API_NAMESPACE);
+    refused(secrets.get("other").await, "cannot get")?;
+    refused(secrets.list(&Default::default()).await, "cannot list")?;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let secret = |name: &str, kind: &str| serde_json::from_value(json!({"metadata": {"name": name}, "type": kind}));
+    let own = "known by name";
+    secrets.create(&dry, &secret("k3k-expose-host-api-tls", "Opaque")?).await.context("its Secret")?;
+    refused(secrets.create(&dry, &secret("other", "Opaque")?).await, own)?;
+    refused(elsewhere.create(&dry, &secret("k3k-expose-host-api-tls", "Opaque")?).await, "cannot create")?;
+    let mut token: Secret = secret("k3k-expose-host-api-tls", "kubernetes.io/service-account-token")?;
+    token.annotations_mut().insert("kubernetes.io/service-account.name".to_owned(), "default".to_owned());
+    refused(secrets.create(&dry, &token).await, own)?;
+
+    let leases: Api<Lease> = Api::namespaced(fenced.host_api.clone(), HOST_API_NAMESPACE);
+    let lease = |name: &str| serde_json::from_value(json!({"metadata": {"name": name}}));
+    leases.create(&dry, &lease("k3k-expose-host-api")?).await.context("its Lease")?;
+    refused(leases.create(&dry, &lease("other")?).await, own)?;
+
+    let maps: Api<ConfigMap> = Api::namespaced(fenced.host_api.clone(), &fenced.tenant.namespace);
+    let map = |name: &str| serde_json::from_value(json!({"metadata": {"name": name}}));
+    maps.create(&dry, &map("k3k-expose-ca")?).await.context("its ConfigMap")?;
+    refused(maps.create(&dry, &map("kube-root-ca.crt")?).await, own)?;
+    refused(maps.get("kube-root-ca.crt").await, "cannot get")?;
+    Ok(())
+}
+
+/// A bundle that is no certificate is refused by validation, which comes after the fence.
+fn unparsed(error: Error) -> Result<MutatingWebhookConfiguration> {
+    match error {
+        Error::Api(status)
+            if status.message.contains("caBundle")
+                && status.code == 422
+                && !status.message.contains("only caBundle") =>
+        {
+            Ok(MutatingWebhookConfiguration::default())
+        }
+        other => bail!("the fence stops caBundle: {other}"),
+    }
+}
+
+/// Sets one value by its JSON pointer; `null` takes it away.
+fn set(object: &mut Value, pointer: &str, value: Value) {
+    let (parent, key) = pointer.rsplit_once('/').unwrap_or(("", pointer));
+    let key = key.replace("~1", "/");
+    let Some(parent) = object.pointer_mut(parent) else { return };
+    match parent {
+        Value::Object(fields) if value.is_null() => drop(fields.remove(&key)),
+        Value::Object(fields) => drop(fields.insert(key, value)),
+        _ => {}
+    }
+}
