@@ -87,7 +87,7 @@ impl Metrics {
             oldest: add(
                 &mut registry,
                 "oldest_unacknowledged_seconds",
-                "How long the Service waits for its answer that waits longest",
+                "How long the Service that waits longest has waited for its answer",
                 Gauge::default(),
             ),
             sessions: add(&mut registry, "sessions", "Sessions by how they ended", Family::default()),

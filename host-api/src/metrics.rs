@@ -97,7 +97,8 @@ impl Metrics {
         let mut family = |name, help| add(&mut registry, name, help, Family::<Label, Counter>::default());
         let ended = family("sessions_ended", "Sessions ended by reason");
         let refused = family("sessions_refused", "Sessions refused by reason");
-        let rejections = family("rejections", "Services that were rejected, or for another reason than before");
+        let rejections =
+            family("rejections", "Services that became rejected, or rejected for another reason, by reason");
         let notices = family("notices", "Warnings given to the platform team by reason");
         let reviews = family("pod_reviews", "Pods looked at on their creation by what became of them");
         let mut calls = |name, help| add(&mut registry, name, help, Family::<Labels, Counter>::default());
