@@ -14,6 +14,7 @@ mod isolation;
 mod kinds;
 mod labels;
 mod late;
+mod metrics;
 mod moves;
 mod naming;
 mod numbers;
