@@ -91,7 +91,8 @@ impl Metrics {
         let uninjected = gauge("uninjected_server_pods", "Server pods that run without the agent");
         let mut counter = |name, help| add(&mut registry, name, help, Counter::default());
         let opened = counter("sessions_opened", "Sessions opened");
-        let retries = counter("retries", "Services looked at again since something about them had failed");
+        let retries =
+            counter("retries", "Services looked at again after a delay, since they could not be settled before");
         let repairs = counter("repairs", "Services put right after somebody else had changed or deleted them");
         let relabeled = counter("pods_relabeled", "Pods whose labels were put right");
         let mut family = |name, help| add(&mut registry, name, help, Family::<Label, Counter>::default());

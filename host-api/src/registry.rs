@@ -93,7 +93,7 @@ pub struct Census {
 /// Counts of what has happened since this registry was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Objects looked at again by themselves, after something about them had failed.
+    /// Objects looked at again after a delay, since they could not be settled before.
     pub retries: u64,
     /// Twins that somebody else had changed or deleted.
     pub repairs: u64,
