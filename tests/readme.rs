@@ -3,8 +3,14 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use k3k_expose_host_api::inject::{AUTHORITIES, CONTAINER, DISABLED, INJECT};
+use k3k_expose_host_api::name;
+use k3k_expose_host_api::notice::NoticeKind;
+use k3k_expose_host_api::problem::Problem;
+use k3k_expose_host_api::twin::{CLUSTER_NAME, MANAGED_BY, MANAGER};
 use k3k_expose_process::options::OptionRow;
 use k3k_expose_proto::{Outcome, Reason};
+use k3k_expose_tests::{exposed, readme};
 
 /// What a tenant, or the platform team, does about a reason.
 fn advice(reason: Reason) -> &'static str {
@@ -51,7 +57,7 @@ fn meaning(event: &str) -> &'static str {
 }
 
 fn readme() -> String {
-    std::fs::read_to_string(root().join("README.md")).unwrap()
+    readme::text().unwrap()
 }
 
 fn root() -> &'static Path {
@@ -105,6 +111,74 @@ fn every_event_that_is_no_refusal_is_told_with_its_meaning() {
         writeln!(table, "| `{event}` | {} |", meaning(event)).unwrap();
     }
     assert_section("events", &(table + "\n"));
+}
+
+#[test]
+fn every_metric_is_told_with_its_labels() {
+    for (name, metrics) in ["metrics of the agent", "metrics of host-api"].into_iter().zip(exposed::by_both().unwrap())
+    {
+        let mut table = "\n| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+        for (metric, exposed::Metric { help, kind, labels }) in metrics {
+            let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+            writeln!(table, "| `{metric}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
+        }
+        assert_section(name, &(table + "\n"));
+    }
+}
+
+#[test]
+fn the_how_tos_name_things_as_the_code_does() {
+    let readme = readme();
+    for told in [
+        format!("mycluster --namespace team {INJECT}={DISABLED}"),
+        format!("namespace team {INJECT}={DISABLED}"),
+        format!("`{INJECT}-`"),
+        format!("metadata.name={AUTHORITIES}"),
+        format!("--container {CONTAINER}"),
+        format!("--selector {MANAGED_BY}={MANAGER}"),
+        format!("--selector {CLUSTER_NAME}=mycluster"),
+        format!("kubectl delete pod {}-0", name::server("mycluster")),
+    ] {
+        assert!(readme.contains(&told), "{told}");
+    }
+    let cluster = |kind: NoticeKind| kind.reason();
+    for reason in [
+        cluster(NoticeKind::TwoWriters),
+        cluster(NoticeKind::NotInjected { why: String::new() }),
+        cluster(NoticeKind::Uninjected { namespace: String::new(), pods: Vec::new() }),
+    ] {
+        assert!(readme.contains(&format!("--field-selector reason={reason}\n")), "{reason}");
+    }
+}
+
+#[test]
+fn every_reason_for_which_host_api_refuses_a_session_is_told_with_what_to_do() {
+    let text = String::new;
+    let told = section("refusals");
+    for problem in [
+        Problem::TokenMissing,
+        Problem::TokenExpired,
+        Problem::WrongAudience,
+        Problem::TokenRejected,
+        Problem::NotAServerPod(text()),
+        Problem::PodGone,
+        Problem::UnsupportedMode(text()),
+        Problem::NoCommonVersion(text()),
+        Problem::BadHello(text()),
+        Problem::TooManyTakeovers(text()),
+        Problem::NotReady(text()),
+    ] {
+        assert!(told.contains(&format!("`{}`", problem.reason())), "{}", problem.reason());
+    }
+}
+
+#[test]
+fn every_link_within_the_readme_leads_to_a_heading() {
+    let text = readme();
+    let anchors = readme::anchors(&text);
+    for link in text.split("](#").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+        assert!(anchors.iter().any(|anchor| anchor == link), "#{link} is none of {anchors:?}");
+    }
 }
 
 #[test]

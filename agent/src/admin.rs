@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use k3k_expose_process::exposition;
 use k3k_expose_process::probe::{self, Check};
 use tokio::net::TcpListener;
 
 use crate::agent::Agent;
-use crate::metrics::CONTENT_TYPE;
 
 /// Time between two tries to bind an address that is taken.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
@@ -77,10 +77,13 @@ async fn syncz(State(agent): State<Arc<Agent>>, query: RawQuery) -> Response {
     report("syncz", &checks, query)
 }
 
-async fn metrics(State(agent): State<Arc<Agent>>) -> Response {
-    let counts = agent.read(crate::outbox::Outbox::counts);
-    match agent.metrics.text(counts) {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    match agent.metrics.text(agent.snapshot()) {
+        Ok(text) => {
+            let (content_type, text) = exposition::answer(accept, text);
+            ([(header::CONTENT_TYPE, content_type)], text).into_response()
+        }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
@@ -130,9 +133,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_open_metrics_text() {
-        let (status, text) = get(&Arc::new(Agent::new()), "/metrics").await;
-        assert_eq!(status, StatusCode::OK);
-        assert!(text.ends_with("# EOF\n"));
+    async fn metrics_come_in_the_format_that_is_asked_for() {
+        let text = |accept: &'static str| async move {
+            let request = Request::get("/metrics").header(header::ACCEPT, accept).body(Body::empty()).unwrap();
+            let response = router(Arc::new(Agent::new())).oneshot(request).await.unwrap();
+            let content_type = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+            let bytes = to_bytes(response.into_body(), 65_536).await.unwrap();
+            (content_type, String::from_utf8(bytes.to_vec()).unwrap())
+        };
+        let (content_type, open) = text("application/openmetrics-text;version=1.0.0").await;
+        assert!(content_type.starts_with("application/openmetrics-text") && open.ends_with("# EOF\n"), "{open}");
+        let (content_type, plain) = text("*/*").await;
+        assert!(content_type.starts_with("text/plain"), "{content_type}");
+        assert!(plain.contains("# TYPE k3k_expose_agent_writes_total counter\n"), "{plain}");
     }
 }

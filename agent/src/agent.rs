@@ -4,11 +4,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use k3k_expose_proto::{Key, Uid};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant};
 
-use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::lag::Lag;
+use crate::metrics::{Metrics, Snapshot};
+use crate::outbox::{Outbox, Refusal};
+use crate::packed::Change;
 use crate::write_back::WriteBack;
 
 /// The shared state.
@@ -16,6 +19,7 @@ use crate::write_back::WriteBack;
 pub(crate) struct Agent {
     outbox: Mutex<Outbox>,
     changes: watch::Sender<()>,
+    lag: Mutex<Lag>,
     write_back: Mutex<WriteBack>,
     writes: Notify,
     started: Instant,
@@ -43,6 +47,7 @@ impl Agent {
         Self {
             outbox: Mutex::default(),
             changes: watch::Sender::new(()),
+            lag: Mutex::default(),
             write_back: Mutex::default(),
             writes: Notify::new(),
             started: Instant::now(),
@@ -76,6 +81,41 @@ impl Agent {
     /// Wakes at every change of the outbox from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
+    }
+
+    /// Takes in an event of the virtual cluster, and gives the refusal if it is one and new.
+    pub(crate) fn seen(&self, change: Change) -> Option<Refusal> {
+        let key = change.key().clone();
+        let (refusal, waits) = self.change(|outbox| (outbox.apply(change), outbox.is_unanswered(&key)));
+        lock(&self.lag).seen(&key, waits, self.started.elapsed());
+        refusal
+    }
+
+    /// Takes in a complete list, and gives the refusals that are new.
+    pub(crate) fn listed(&self, cluster: &Uid, listed: Vec<Change>) -> Vec<Refusal> {
+        let (refusals, waiting) = self.change(|outbox| (outbox.replace(cluster, listed), outbox.unanswered()));
+        lock(&self.lag).listed(waiting, self.started.elapsed());
+        refusals
+    }
+
+    /// An answer was taken in.
+    pub(crate) fn answered(&self, key: &Key) {
+        if !self.read(|outbox| outbox.is_unanswered(key))
+            && let Some(lag) = lock(&self.lag).acknowledged(key, self.started.elapsed())
+        {
+            self.metrics.acknowledged(lag);
+        }
+    }
+
+    /// This agent speaks for its virtual cluster from now on.
+    pub(crate) fn promoted(&self) {
+        lock(&self.lag).begin(self.started.elapsed());
+    }
+
+    /// How it stands, for metrics.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let (counts, role) = self.read(|outbox| (outbox.counts(), outbox.role()));
+        Snapshot { counts, role, oldest: lock(&self.lag).oldest(self.started.elapsed()) }
     }
 
     /// Changes what is to be written back, at the present time, and wakes whoever writes.

@@ -36,8 +36,10 @@ mod write_back;
 
 mod admin;
 mod agent;
+mod lag;
 mod metrics;
 
+pub use metrics::metrics;
 pub use write_back::EVENT_REASONS;
 
 use std::net::SocketAddr;

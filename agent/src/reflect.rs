@@ -76,11 +76,12 @@ impl<'a> Reflect<'a> {
             Ok(result) => result,
             Err(_) => Err((Refusal::Unavailable, "no answer in time".to_owned())),
         };
-        self.agent.metrics.count_write(job.step.word(), result.is_ok());
-        let Outcomes { unusable, events } = match result {
+        let word = result.as_ref().err().map_or("ok", |(refusal, _)| refusal.word());
+        self.agent.metrics.count_write(job.step.word(), word);
+        let Outcomes { unusable, events, reflected } = match result {
             Ok(service) => {
                 let standing = service.and_then(|service| self.standing(&service));
-                self.agent.next_write(|write_back, _| write_back.written(&job, standing))
+                self.agent.next_write(|write_back, now| write_back.written(&job, standing, now))
             }
             Err((refusal, error)) => {
                 let (key, step) = (&job.key, job.step.word());
@@ -92,6 +93,9 @@ impl<'a> Reflect<'a> {
                 self.agent.next_write(|write_back, now| write_back.refused(&job, refusal, now, chance))
             }
         };
+        if let Some(latency) = reflected {
+            self.agent.metrics.reflected(latency);
+        }
         if let Some(unusable) = unusable {
             tracing::info!(key = %job.key, ?unusable, "numbers of the host are of no use here");
             self.agent.change(|outbox| outbox.unusable(&job.key, &job.uid, unusable));

@@ -137,6 +137,7 @@ impl Running<'_> {
                 Heard::Nothing => {}
                 Heard::Opened(opened) => self.open(&opened),
                 Heard::Promoted => {
+                    self.agent.promoted();
                     self.agent.write_back(|write_back, _| write_back.role(Some(Role::Active)));
                     tracing::info!("this agent speaks for the virtual cluster from now on");
                 }
@@ -156,6 +157,7 @@ impl Running<'_> {
             let (key, reason, message) = (&answer.key, answer.reason.as_str(), quote(&answer.message));
             tracing::info!(%key, reason, message, "service refused by host-api");
         }
+        self.agent.answered(&answer.key);
         let acknowledged = self.agent.read(Outbox::is_acknowledged);
         self.agent.write_back(|write_back, now| {
             write_back.answered(answer, now);

@@ -190,7 +190,7 @@ impl<'a> Watch<'a> {
             WatchEvent::Error(status) => return Err((*status).into()),
         };
         if let Some(observed) = observed {
-            tell(self.agent.change(|outbox| outbox.apply(observed.change)));
+            tell(self.agent.seen(observed.change));
         }
         Ok(service.metadata.resource_version.unwrap_or_else(|| version.to_owned()))
     }
@@ -225,7 +225,7 @@ impl<'a> Watch<'a> {
         changes.retain(|change| !matches!(change, Change::Gone(..)));
         tracing::info!(%cluster, services = changes.len(), "services listed");
         self.agent.write_back(|write_back, _| write_back.listed(standing));
-        let refusals = self.agent.change(|outbox| outbox.replace(&cluster, changes));
+        let refusals = self.agent.listed(&cluster, changes);
         refusals.into_iter().for_each(|refusal| tell(Some(refusal)));
         Ok((Position { cluster, version }, events))
     }

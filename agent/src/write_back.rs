@@ -66,6 +66,8 @@ struct Entry {
     standing: Standing,
     answer: Option<Answered>,
     pending_since: Duration,
+    /// When the answer came that the status does not show yet.
+    answered_at: Option<Duration>,
     /// Pinned numbers that were replaced by the host's once. Whoever puts one back means it.
     replaced: Vec<Number>,
     /// Numbers of the host's that are of no use here.
@@ -122,6 +124,8 @@ pub(crate) struct Outcomes {
     pub(crate) unusable: Option<Unusable>,
     /// What to tell about the Service.
     pub(crate) events: Vec<Event>,
+    /// How long the answer waited that the status shows now.
+    pub(crate) reflected: Option<Duration>,
 }
 
 impl Default for WriteBack {
@@ -201,6 +205,7 @@ impl WriteBack {
             entry.spec_due = Duration::ZERO;
         }
         entry.in_place = false;
+        entry.answered_at = Some(now);
         entry.answer = Some(Answered {
             hash: answer.hash,
             outcome: answer.outcome,
@@ -266,7 +271,7 @@ impl WriteBack {
     }
 
     /// Takes in that a write was carried out, with the Service as the API server answered it.
-    pub(crate) fn written(&mut self, job: &Job, standing: Option<Standing>) -> Outcomes {
+    pub(crate) fn written(&mut self, job: &Job, standing: Option<Standing>, now: Duration) -> Outcomes {
         self.busy.remove(&job.key);
         let mut outcomes = Outcomes::default();
         let entry = self.entries.get_mut(&job.key).filter(|entry| entry.standing.uid == job.uid);
@@ -284,7 +289,10 @@ impl WriteBack {
                 entry.ask = Ask::TheHosts;
                 entry.trouble = None;
             }
-            Step::Status(status) => outcomes.events.clone_from(&status.events),
+            Step::Status(status) => {
+                outcomes.events.clone_from(&status.events);
+                outcomes.reflected = entry.answered_at.take().map(|answered_at| now.saturating_sub(answered_at));
+            }
             Step::Tell(event) => outcomes.events.push(event.clone()),
             Step::StripFinalizer => {}
         }
@@ -369,6 +377,7 @@ impl WriteBack {
             Decision::Do(step) => return Some(step),
             rest => {
                 entry.in_place = rest == Decision::InPlace;
+                entry.answered_at = entry.answered_at.filter(|_| !entry.in_place);
                 let times = [entry.spec_due, entry.status_due, entry.unusable_until];
                 let grace = if let Decision::Wait(until) = rest { Some(until) } else { None };
                 let times = times.into_iter().chain(grace).filter(|time| *time > now);
@@ -396,6 +405,7 @@ impl Entry {
             standing,
             answer: None,
             pending_since: Duration::ZERO,
+            answered_at: None,
             replaced,
             unusable: Unusable::default(),
             unusable_until: Duration::ZERO,

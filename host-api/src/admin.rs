@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use k3k_expose_process::exposition;
 use k3k_expose_process::probe::{self, Check};
 
 use crate::hub::Hub;
-use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::metrics::Metrics;
 use crate::ready::Ready;
 
 /// What the probes look at.
@@ -54,10 +55,14 @@ async fn syncz(State(admin): State<Admin>, query: RawQuery) -> Response {
     answer("syncz", &checks, query)
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let census = admin.hub.with(|registry, _| registry.census());
     match admin.metrics.text(&census) {
-        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Ok(text) => {
+            let (content_type, text) = exposition::answer(accept, text);
+            ([(header::CONTENT_TYPE, content_type)], text).into_response()
+        }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -60,6 +60,7 @@ pub struct Registry {
     last_session: SessionId,
     last_snapshot: u64,
     last_version: u64,
+    totals: Totals,
     effects: Effects,
 }
 
@@ -85,6 +86,19 @@ pub struct Census {
     pub queued: usize,
     /// Tenants with a session for which k3k's own sync is on too.
     pub two_writers: usize,
+    /// What has happened so far.
+    pub totals: Totals,
+}
+
+/// Counts of what has happened since this registry was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Objects looked at again after a delay, since they could not be settled before.
+    pub retries: u64,
+    /// Twins that somebody else had changed or deleted.
+    pub repairs: u64,
+    /// Objects that were rejected, or for another reason than before.
+    pub rejections: BTreeMap<Reason, u64>,
 }
 
 impl Registry {
@@ -109,6 +123,7 @@ impl Registry {
             last_session: 0,
             last_snapshot: 0,
             last_version: 0,
+            totals: Totals::default(),
             effects: Effects::default(),
         }
     }
@@ -147,6 +162,7 @@ impl Registry {
             && *time <= now
         {
             if let Some((_, tenant, key)) = self.retries.pop_first() {
+                self.totals.retries += 1;
                 if let Some(ledger) = self.tenants.get_mut(&tenant) {
                     ledger.due.remove(&key);
                 }
@@ -161,7 +177,12 @@ impl Registry {
     /// Counts for metrics and probes.
     #[must_use]
     pub fn census(&self) -> Census {
-        let mut census = Census { sessions: self.sessions.len(), queued: self.queue.len(), ..Census::default() };
+        let mut census = Census {
+            sessions: self.sessions.len(),
+            queued: self.queue.len(),
+            totals: self.totals.clone(),
+            ..Census::default()
+        };
         let in_session = self.tenants.iter().filter(|(_, ledger)| ledger.session.is_some());
         census.two_writers = in_session.filter(|(tenant, _)| self.k3k_syncs(tenant)).count();
         for (_, record) in self.tenants.values().flat_map(Ledger::records) {

@@ -48,6 +48,7 @@ pub async fn run(config: Config) -> Result<()> {
     let (_bundle, published) = tokio::sync::watch::channel(bundle(&config)?);
 
     let metrics = Arc::new(Metrics::new());
+    metrics.leads(true);
     // Names this process among all that ever answered an agent.
     let epoch = Uid::parse(&format!("{:032x}", fastrand::u128(..))).context("cannot name this process")?;
     let (hub, notices) = Hub::new(epoch, config.cluster_ip_conflict);

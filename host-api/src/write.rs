@@ -244,7 +244,7 @@ impl Writer {
             Ok(result) => result.map_err(|error| (refusal::read(&error), causes(&error))),
             Err(_) => Err((Refusal::Unavailable, "no answer in time".to_owned())),
         };
-        self.metrics.write(verb, result.as_ref().err().map(|(refusal, _)| *refusal));
+        self.metrics.called(verb, result.as_ref().err().map(|(refusal, _)| *refusal));
         result.map_err(|(refusal, error)| {
             debug!(?verb, ?refusal, namespace = at.namespace, name = at.name, error, "call failed");
             refusal

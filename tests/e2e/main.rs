@@ -17,6 +17,7 @@ mod kinds;
 mod labels;
 mod late;
 mod manifests;
+mod metrics;
 mod moves;
 mod naming;
 mod numbers;

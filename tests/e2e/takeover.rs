@@ -61,7 +61,7 @@ async fn fifty_twins_of_k3k_are_taken_over_without_losing_an_endpoint() -> Resul
     .await?;
 
     outcomes(&world.agent, "pending", COUNT, SOON).await?;
-    assert!(metric(host_api, "k3k_expose_host_api_services{reason=\"Adopting\"}").await? >= 50.0);
+    assert!(metric(host_api, "k3k_expose_host_api_services{outcome=\"pending\",reason=\"Adopting\"}").await? >= 50.0);
     assert_eq!(writes(&audit, mark, &tenant.namespace).await?, []);
 
     tenant.set_sync_services(false).await?;

@@ -201,6 +201,24 @@ impl Outbox {
         }
     }
 
+    /// Whether the present state of an object has no answer.
+    #[must_use]
+    pub fn is_unanswered(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(|entry| !entry.is_answered())
+    }
+
+    /// Objects whose present state has no answer.
+    #[must_use]
+    pub fn unanswered(&self) -> Vec<Key> {
+        self.entries.iter().filter(|(_, entry)| !entry.is_answered()).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The role of this agent; `None` without a session.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        self.session.as_ref().map(|ledger| ledger.role)
+    }
+
     /// Whether all that was to be said in the present session is said and answered.
     #[must_use]
     pub fn is_acknowledged(&self) -> bool {

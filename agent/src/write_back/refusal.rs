@@ -43,6 +43,19 @@ impl Refusal {
         }
     }
 
+    /// The refusal as a word of a closed list, for metrics.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Changed => "changed",
+            Self::Held(_) => "held",
+            Self::OutOfRange => "out_of_range",
+            Self::Account => "account",
+            Self::Denied => "denied",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
     /// Why a move does not get on, for the tenant.
     pub(super) const fn message(&self) -> &'static str {
         match self {

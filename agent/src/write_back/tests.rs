@@ -101,7 +101,7 @@ impl Desk {
         let job = self.next(now).expect("a write");
         let Step::Status(status) = &job.step else { panic!("{job:?}") };
         let status = (**status).clone();
-        self.write_back.written(&job, None);
+        self.write_back.written(&job, None, now);
         status
     }
 }
@@ -198,7 +198,7 @@ fn drawn_node_ports_are_replaced_in_place_and_addresses_by_a_move() {
     let job = desk.next(T0).unwrap();
     assert!(matches!(&job.step, Step::NodePorts(ports, _) if *ports == [port(80, 30_002)]), "{job:?}");
     assert_eq!(desk.next(T0), None, "one write at a time");
-    let events = desk.write_back.written(&job, None).events;
+    let events = desk.write_back.written(&job, None, T0).events;
     assert_eq!(events[0].note, "node port 30001 of port 80/TCP is held on the host, 30002 takes its place");
 
     let mut desk = Desk::with(&json!({}));
@@ -215,7 +215,7 @@ fn a_pinned_number_is_replaced_once_and_then_left_alone() {
     assert!(matches!(job.step, Step::NodePorts(..)), "{job:?}");
     // The watch may be faster than the answer to the write.
     desk.sees(&json!({"spec": {"ports": [{"port": 80, "nodePort": 30002}]}}));
-    desk.write_back.written(&job, None);
+    desk.write_back.written(&job, None, T0);
     desk.hears(Reason::Applied, numbers("10.43.0.1", 30_002), T0);
     assert_eq!(desk.status(T0).synced.unwrap().0.status, "True");
     desk.sees(&pinned());
@@ -291,7 +291,7 @@ fn a_move_goes_on_after_a_crash_whatever_the_host_says() {
     desk.write_back.may_reflect = false;
     let job = desk.next(T0).unwrap();
     assert_eq!(job.step, Step::Arrive(Ask::TheHosts));
-    desk.write_back.written(&job, None);
+    desk.write_back.written(&job, None, T0);
     desk.sees(&json!({"spec": {"clusterIP": "10.43.0.2", "clusterIPs": ["10.43.0.2"]}}));
     assert_eq!(desk.next(T0), None);
 }
@@ -378,7 +378,7 @@ fn a_status_that_somebody_keeps_overwriting_is_left_alone_for_a_while() {
     desk.sees(&json!({}));
     let job = desk.next(T0).unwrap();
     assert!(matches!(&job.step, Step::Tell(event) if event.reason == "StatusContested"), "{job:?}");
-    desk.write_back.written(&job, None);
+    desk.write_back.written(&job, None, T0);
     assert_eq!(desk.next(T0), None);
     assert_eq!(desk.write_back.next_due(), Some(SLOW));
     desk.status(SLOW);
@@ -422,4 +422,18 @@ fn addresses_come_with_the_mode_that_the_api_server_fills_in_and_go_with_the_typ
     let ip = Some("192.0.2.1".parse().unwrap());
     entry.answer.as_mut().unwrap().ingress = [Ingress { ip, ..Ingress::default() }].into();
     assert_eq!(answer_has.next(T0), None);
+}
+
+#[test]
+fn a_status_that_shows_an_answer_tells_how_long_that_waited_and_a_repaired_one_does_not() {
+    let late = Duration::from_secs(3);
+    let mut desk = Desk::with(&json!({}));
+    let written = |desk: &mut Desk, now| {
+        let job = desk.next(now).expect("a write");
+        assert!(matches!(job.step, Step::Status(_)), "{job:?}");
+        desk.write_back.written(&job, None, now).reflected
+    };
+    desk.hears(Reason::NameTaken, None, T0);
+    assert_eq!(written(&mut desk, late), Some(late));
+    assert_eq!(written(&mut desk, late), None, "the watch still shows the Service without the condition");
 }

@@ -222,7 +222,11 @@ impl Registry {
             (Some(before), Some(after)) if before.same_as(after) => self.refresh(tenant, key),
             // Somebody wrote keys of its own: no contest, but a key of the tenant's may have been among them.
             (Some(before), Some(after)) if !before.is_undone_in(after) => self.need(tenant, key),
-            _ if kept && record.contest.undone(now) => self.contested(tenant, key, now),
+            _ if kept => {
+                let is_contested = record.contest.undone(now);
+                self.totals.repairs += 1;
+                if is_contested { self.contested(tenant, key, now) } else { self.need(tenant, key) }
+            }
             _ => self.need(tenant, key),
         }
     }

@@ -125,6 +125,10 @@ impl Registry {
             waited = std::mem::replace(&mut record.blockers, blockers.clone());
             let own = shown.as_ref().map(|shown| &shown.numbers);
             record.told(reason, own.unwrap_or(&Numbers::default()), version);
+            let was = record.answer.as_ref().map(|answer| answer.reason);
+            if reason.outcome() == Outcome::Rejected && was != Some(reason) {
+                *self.totals.rejections.entry(reason).or_default() += 1;
+            }
         }
         let message = words::message(reason, &blockers);
         ledger.answer(key, version, |record| ledger::answer(key, record, version, reason, message, shown));

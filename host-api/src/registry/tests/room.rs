@@ -77,6 +77,24 @@ fn every_refusal_has_its_reason_and_is_tried_again() {
 }
 
 #[test]
+fn a_rejection_counts_once_for_each_reason_and_each_retry_counts() {
+    let (mut registry, id) = synced(vec![put("web", 30_080)], OFF);
+    let refused = |registry: &mut Registry, refusal| {
+        let create = task(registry).unwrap();
+        registry.refused(&uid("t"), &key("web"), refusal, &create.asked(), NOW);
+        let due = registry.tick(NOW).expect("a retry");
+        registry.tick(due);
+        registry.line(id, FromAgent::Put(put("web", 30_080)), NOW).unwrap();
+    };
+    for refusal in [Refusal::Quota, Refusal::Quota, Refusal::Unavailable, Refusal::Denied, Refusal::Quota] {
+        refused(&mut registry, refusal);
+    }
+    let totals = registry.census().totals;
+    assert_eq!(totals.rejections, [(Reason::QuotaExceeded, 2), (Reason::HostRefused, 1)].into());
+    assert_eq!((totals.retries, totals.repairs), (5, 0));
+}
+
+#[test]
 fn only_selected_services_have_a_twin_and_a_change_of_the_selector_is_followed() {
     let selecting = ClusterState { selector: [("expose".to_owned(), "yes".to_owned())].into(), ..OFF };
     let (mut registry, id) = synced(vec![put("web", 30_080)], selecting.clone());
