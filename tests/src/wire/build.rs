@@ -70,6 +70,7 @@ pub fn hello(virtual_cluster: &str, wanted: &[Put]) -> anyhow::Result<Hello> {
         virtual_cluster: Uid::parse(virtual_cluster)?,
         count,
         root,
+        ingresses: false,
         seen: None,
     })
 }
