@@ -69,8 +69,8 @@ async fn readyz(query: RawQuery) -> Response {
 async fn syncz(State(agent): State<Arc<Agent>>, query: RawQuery) -> Response {
     let health = agent.health();
     let checks = [
-        ("configuration", health.configuration),
-        ("virtual-cluster", health.watch),
+        ("configuration", health.configuration.clone()),
+        ("virtual-cluster", health.watch()),
         ("session", health.session),
         ("services", agent.read(crate::outbox::Outbox::in_sync).map_err(|behind| behind.to_string())),
     ];
@@ -109,7 +109,7 @@ mod tests {
 
     #[tokio::test]
     async fn start_life_and_readiness_need_neither_host_api_nor_a_valid_configuration() {
-        let agent = Arc::new(Agent::new());
+        let agent = Arc::new(Agent::new(false));
         agent.set_configuration(Err("no URL".to_owned()));
         for path in ["/startupz", "/livez", "/readyz"] {
             assert_eq!(get(&agent, path).await, (StatusCode::OK, "ok".to_owned()), "{path}");
@@ -120,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn syncz_says_what_is_missing() {
-        let agent = Arc::new(Agent::new());
+        let agent = Arc::new(Agent::new(false));
         agent.set_configuration(Err("no URL".to_owned()));
         let (status, text) = get(&agent, "/syncz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_open_metrics_text() {
-        let (status, text) = get(&Arc::new(Agent::new()), "/metrics").await;
+        let (status, text) = get(&Arc::new(Agent::new(false)), "/metrics").await;
         assert_eq!(status, StatusCode::OK);
         assert!(text.ends_with("# EOF\n"));
     }

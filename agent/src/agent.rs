@@ -2,8 +2,10 @@
 //!
 //! Locks are held for single calls only, never while waiting.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use k3k_expose_proto::Resource;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant};
 
@@ -20,7 +22,7 @@ pub(crate) struct Agent {
     writes: Notify,
     started: Instant,
     health: Mutex<Health>,
-    reproject: Notify,
+    reproject: watch::Sender<()>,
     /// Numbers for `/metrics`.
     pub(crate) metrics: Metrics,
 }
@@ -30,28 +32,29 @@ pub(crate) struct Agent {
 pub(crate) struct Health {
     /// The configuration.
     pub(crate) configuration: Result<(), String>,
-    /// The watch on the virtual cluster.
-    pub(crate) watch: Result<(), String>,
+    /// The watches on the virtual cluster.
+    watches: BTreeMap<Resource, Result<(), String>>,
     /// The session with host-api.
     pub(crate) session: Result<(), String>,
 }
 
 impl Agent {
-    /// An agent that has neither listed nor connected.
+    /// An agent that has neither listed nor connected, with or without Ingresses.
     #[must_use]
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(ingresses: bool) -> Self {
+        let watched = Resource::ALL.into_iter().filter(|resource| ingresses || *resource == Resource::Services);
         Self {
-            outbox: Mutex::default(),
+            outbox: Mutex::new(Outbox::default().with_ingresses(ingresses)),
             changes: watch::Sender::new(()),
             write_back: Mutex::default(),
             writes: Notify::new(),
             started: Instant::now(),
             health: Mutex::new(Health {
                 configuration: Ok(()),
-                watch: Err("not started".to_owned()),
+                watches: watched.map(|resource| (resource, Err("not started".to_owned()))).collect(),
                 session: Err("not started".to_owned()),
             }),
-            reproject: Notify::new(),
+            reproject: watch::Sender::new(()),
             metrics: Metrics::new(),
         }
     }
@@ -95,8 +98,8 @@ impl Agent {
         &self.writes
     }
 
-    /// Wakes the watch when everything has to be projected anew.
-    pub(crate) const fn reproject(&self) -> &Notify {
+    /// Wakes the watches when everything has to be projected anew.
+    pub(crate) const fn reproject(&self) -> &watch::Sender<()> {
         &self.reproject
     }
 
@@ -108,8 +111,10 @@ impl Agent {
         lock(&self.health).configuration = state;
     }
 
-    pub(crate) fn set_watch(&self, state: Result<(), String>) {
-        lock(&self.health).watch = state;
+    pub(crate) fn set_watch(&self, resource: Resource, state: Result<(), String>) {
+        if let Some(known) = lock(&self.health).watches.get_mut(&resource) {
+            *known = state;
+        }
         // The session tells of it.
         self.changes.send_replace(());
     }
@@ -120,9 +125,10 @@ impl Agent {
     }
 }
 
-impl Default for Agent {
-    fn default() -> Self {
-        Self::new()
+impl Health {
+    /// Whether every watch fares well; an error is that of the first that does not.
+    pub(crate) fn watch(&self) -> Result<(), String> {
+        self.watches.values().cloned().collect()
     }
 }
 

@@ -141,7 +141,7 @@ impl Running<'_> {
                     tracing::info!("this agent speaks for the virtual cluster from now on");
                 }
                 Heard::Answered(news) => self.answer(*news),
-                Heard::Beat { k3k_syncs } => self.agent.write_back(|write_back, _| write_back.k3k_syncs(k3k_syncs)),
+                Heard::Beat(beat) => self.agent.write_back(|write_back, _| write_back.k3k(&beat)),
                 Heard::Over(Over::Bye { reason, message, failure }) => {
                     return Some(Over::Bye { reason, message: quote(&message), failure });
                 }
@@ -173,7 +173,7 @@ impl Running<'_> {
         self.renew_at.send_replace(Some(now + opened.ends_in.mul_f64(share)));
         self.agent.set_session(Ok(()));
         self.agent.write_back(|write_back, _| {
-            write_back.k3k_syncs(opened.k3k_syncs);
+            write_back.k3k(&opened.k3k);
             write_back.role(Some(opened.role));
         });
         let (session, role, ends_in) = (&opened.session, opened.role, opened.ends_in);
@@ -212,7 +212,7 @@ impl Running<'_> {
     }
 
     fn is_ready(&self) -> bool {
-        self.agent.health().watch.is_ok()
+        self.agent.health().watch().is_ok()
     }
 }
 

@@ -20,6 +20,7 @@ use tracing::info;
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::ingress::file::PolicyFile;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
 use crate::router::{self, Server};
@@ -54,8 +55,13 @@ pub async fn run(config: Config) -> Result<()> {
     let epoch = Uid::parse(&format!("{:032x}", fastrand::u128(..))).context("cannot name this process")?;
     let (hub, notices) = Hub::new(epoch, config.cluster_ip_conflict);
     let hub = Arc::new(hub);
-    let [services, clusters, pods] = ["services", "clusters", "server-pods"].map(Ready::new);
-    let watches: Arc<[Ready]> = Arc::new([services.clone(), clusters.clone(), pods.clone()]);
+    let policy = config.ingress_policy_file.as_deref().map(PolicyFile::open).transpose()?;
+    let policy = policy.map(|(file, policy)| {
+        hub.with(|registry, _| registry.set_ingress_policy(policy));
+        file
+    });
+    let [services, ingresses, clusters, pods] = ["services", "ingresses", "clusters", "server-pods"].map(Ready::new);
+    let watches: Arc<[Ready]> = Arc::new([services.clone(), ingresses.clone(), clusters.clone(), pods.clone()]);
     let servers = ServerPods::default();
     let stop = CancellationToken::new();
     let sessions = TaskTracker::new();
@@ -78,6 +84,7 @@ pub async fn run(config: Config) -> Result<()> {
     let watches = async {
         tokio::join!(
             watch::services(Arc::clone(&hub), client.clone(), services.clone()),
+            watch::ingresses(Arc::clone(&hub), client.clone(), ingresses),
             watch::clusters(Arc::clone(&hub), client.clone(), clusters),
             watch::server_pods(Arc::clone(&hub), &servers, client.clone(), pods),
             room::quotas(Arc::clone(&hub), client.clone()),
@@ -97,12 +104,21 @@ pub async fn run(config: Config) -> Result<()> {
         served = work => served.context("sessions cannot be served")?,
         // The others go on for as long as there is work, and then need not be waited for.
         () = watches => anyhow::bail!("a watch ended"),
+        () = follow(policy, Arc::clone(&hub)) => anyhow::bail!("the policy's file is not followed any more"),
         () = report::run(client.clone(), Arc::clone(&metrics), notices) => anyhow::bail!("the reporter ended"),
         served = axum::serve(admin_listener, admin) => served.context("probes cannot be served")?,
         never = signals.obey(stop.clone()) => match never {},
     }
     info!("host-api stopped");
     Ok(())
+}
+
+/// Follows the policy's file, if there is one. Never ends.
+async fn follow(policy: Option<PolicyFile>, hub: Arc<Hub>) {
+    match policy {
+        Some(policy) => policy.follow(hub).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Serves sessions until it is told to stop, and waits for those under way to say goodbye.

@@ -206,7 +206,7 @@ impl World {
 
     fn relist(&mut self) {
         let listed = self.cluster.iter().map(|(index, object)| change(*index, *object)).collect();
-        self.outbox.replace(&uid("virtual-cluster"), listed);
+        self.outbox.replace(k3k_expose_proto::Resource::Services, &uid("virtual-cluster"), listed);
     }
 
     fn connect(&mut self) {
@@ -330,6 +330,7 @@ impl World {
                 }
                 Task::Create(at, _) | Task::Patch(at, _) | Task::Delete { at, .. } => at.clone(),
                 Task::InspectPods { .. } => unreachable!("no twin of k3k's here"),
+                Task::CreateIngress(..) => unreachable!("no Ingress here"),
             };
             // 0: refused for now; 1: carried out, but the answer is lost; 2: the event overtakes the answer.
             let fault = fault.take();

@@ -19,7 +19,12 @@ pub(super) fn key(name: &str) -> Key {
 pub(super) fn wanted(name: &str, object: &str, content: &str) -> Change {
     let mut service = Service::new(ServiceType::ClusterIP);
     service.labels.insert("content".to_owned(), content.to_owned());
-    Change::of(Projected::Wanted { key: key(name), uid: uid(object), service: Box::new(service) }).unwrap()
+    Change::of(Projected::Wanted {
+        key: key(name),
+        uid: uid(object),
+        object: k3k_expose_proto::message::Object::Service(Box::new(service)),
+    })
+    .unwrap()
 }
 
 pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
@@ -38,7 +43,11 @@ pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
 
 fn listed(names: &[&str]) -> Outbox {
     let mut outbox = Outbox::default();
-    outbox.replace(&uid("cluster"), names.iter().map(|name| wanted(name, "u", "1")).collect());
+    outbox.replace(
+        k3k_expose_proto::Resource::Services,
+        &uid("cluster"),
+        names.iter().map(|name| wanted(name, "u", "1")).collect(),
+    );
     outbox
 }
 
@@ -216,7 +225,7 @@ fn a_snapshot_wanted_in_the_middle_also_says_the_deletes_that_wait() {
 fn an_object_that_vanished_without_an_event_breaks_the_session_and_is_never_deleted() {
     let mut outbox = listed(&["a", "b"]);
     let generation = open(&mut outbox, Resume::Nothing, 8);
-    outbox.replace(&uid("cluster"), vec![wanted("a", "u", "2")]);
+    outbox.replace(k3k_expose_proto::Resource::Services, &uid("cluster"), vec![wanted("a", "u", "2")]);
     assert!(outbox.is_broken(generation));
     assert_eq!(lines(&mut outbox, generation), [""; 0]);
     assert_eq!(outbox.hello().unwrap().count, 1);
@@ -227,7 +236,7 @@ fn another_cluster_breaks_the_session_and_the_offer_too() {
     let mut outbox = listed(&["a"]);
     let generation = open(&mut outbox, Resume::Nothing, 8);
     outbox.hello().unwrap();
-    outbox.replace(&uid("other"), vec![wanted("a", "v", "1")]);
+    outbox.replace(k3k_expose_proto::Resource::Services, &uid("other"), vec![wanted("a", "v", "1")]);
     assert!(outbox.is_broken(generation));
     let renewed = outbox.welcome(&welcome("epoch", Resume::Snapshot, 8));
     assert!(outbox.is_broken(renewed));
@@ -238,7 +247,7 @@ fn another_cluster_breaks_the_session_and_the_offer_too() {
 fn a_list_that_changes_nothing_says_nothing() {
     let mut outbox = listed(&["a"]);
     let generation = open(&mut outbox, Resume::Nothing, 8);
-    outbox.replace(&uid("cluster"), vec![wanted("a", "u", "1")]);
+    outbox.replace(k3k_expose_proto::Resource::Services, &uid("cluster"), vec![wanted("a", "u", "1")]);
     assert!(!outbox.is_broken(generation));
     assert_eq!(lines(&mut outbox, generation), [""; 0]);
 }

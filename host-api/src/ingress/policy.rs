@@ -95,7 +95,9 @@ impl Policy {
         let written: Written = serde_saphyr::from_str(text).map_err(|error| Invalid::Shape(error.to_string()))?;
         let mut annotations = BTreeMap::new();
         for (key, pattern) in written.annotations {
-            let whole = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(PATTERN).build();
+            // By itself first: no unbalanced bracket may undo the anchors.
+            let whole = Regex::new(&pattern)
+                .and_then(|_| RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(PATTERN).build());
             let whole = whole.map_err(|source| Invalid::Pattern { key: key.clone(), source })?;
             annotations.insert(key, whole);
         }
@@ -312,7 +314,9 @@ tenants:
     #[test]
     fn only_annotations_that_are_named_cross() {
         let mut ingress = of_host("mine.example");
-        ingress.annotations.extend(["example.com/timeout", "meta.helm.sh/x"].map(|key| (key.to_owned(), String::new())));
+        ingress
+            .annotations
+            .extend(["example.com/timeout", "meta.helm.sh/x"].map(|key| (key.to_owned(), String::new())));
         let policy = Policy::parse(POLICY).unwrap();
         let keys: Vec<_> = policy.crossing(&ingress).map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["example.com/timeout"]);
@@ -324,6 +328,7 @@ tenants:
             "classes: public",
             "clases: [public]",
             "annotations: {a: '('}",
+            "annotations: {a: 'x)|(y'}",
             "tenants: [{namespace: ns, hostSuffixes: ['*.example']}]",
             "tenants: [{namespace: ns, hostSuffixes: ['.example']}]",
             "tenants: [{namespace: ns, hostSuffixes: ['']}]",

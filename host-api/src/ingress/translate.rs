@@ -27,10 +27,8 @@ pub fn translate(
     ingress: &Ingress,
 ) -> Result<Desired<IngressSpec>, Denial> {
     policy.judge(tenant, ingress)?;
-    let spec = spec(tenant, key, ingress).ok_or_else(|| Denial {
-        reason: Reason::BackendNotSynced,
-        message: "a backend is no Service".to_owned(),
-    })?;
+    let spec = spec(tenant, key, ingress)
+        .ok_or_else(|| Denial { reason: Reason::BackendNotSynced, message: "a backend is no Service".to_owned() })?;
     let mut desired = frame(tenant, virtual_cluster, key, uid, &ingress.labels, spec);
     let admitted = policy.crossing(ingress).map(|(key, value)| (key.clone(), value.clone()));
     // The marks win: no policy may admit a key that claims a twin.
@@ -55,11 +53,12 @@ fn spec(tenant: &Tenant, key: &Key, ingress: &Ingress) -> Option<IngressSpec> {
         None => None,
     };
     let rules: Option<Vec<_>> = ingress.rules.iter().map(|asked| rule(tenant, key, asked)).collect();
+    let rules = rules?;
     let tls: Vec<_> = ingress.tls.iter().map(tls).collect();
     Some(IngressSpec {
         ingress_class_name: ingress.ingress_class_name.clone(),
         default_backend,
-        rules: rules.filter(|rules| !rules.is_empty() || ingress.rules.is_empty()).filter(|rules| !rules.is_empty()),
+        rules: Some(rules).filter(|rules| !rules.is_empty()),
         tls: Some(tls).filter(|tls| !tls.is_empty()),
     })
 }
