@@ -257,6 +257,7 @@ mod tests {
             ("--token-file", "K3K_EXPOSE_TOKEN_FILE"),
             ("--kubeconfig", "K3K_EXPOSE_KUBECONFIG"),
             ("--virtual-server", "K3K_EXPOSE_VIRTUAL_SERVER"),
+            ("--sync-ingresses", "K3K_EXPOSE_SYNC_INGRESSES"),
             ("--admin-address", "K3K_EXPOSE_ADMIN_ADDRESS"),
             ("--log", "K3K_EXPOSE_LOG"),
             ("--log-format", "K3K_EXPOSE_LOG_FORMAT"),

@@ -10,6 +10,7 @@ mod follow;
 mod guard;
 mod hostile;
 mod identity;
+mod ingress;
 mod isolation;
 mod kinds;
 mod labels;

@@ -37,6 +37,7 @@ pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
         resume,
         ends_in_s: 3600,
         k3k_syncs: false,
+        k3k_syncs_ingresses: false,
         warnings: Vec::new(),
     }
 }

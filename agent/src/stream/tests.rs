@@ -48,6 +48,7 @@ fn welcome() -> FromHost {
         resume: Resume::Snapshot,
         ends_in_s: 3600,
         k3k_syncs: false,
+        k3k_syncs_ingresses: false,
         warnings: Vec::new(),
     })
 }

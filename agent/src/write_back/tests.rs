@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::observed::Observed;
-use crate::project::project;
+use crate::observed::Watched;
 
 const T0: Duration = Duration::ZERO;
 
@@ -45,7 +44,7 @@ fn merge(into: &mut Value, more: &Value) {
 }
 
 fn standing(service: &Service) -> Standing {
-    Observed::of(service, project(service, &BTreeSet::new())).unwrap().standing.unwrap()
+    service.observe(&BTreeSet::new()).unwrap().standing.unwrap()
 }
 
 struct Desk {
