@@ -250,6 +250,7 @@ mod tests {
         let expected = json!([
             {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": ["get", "list", "watch", "patch"]},
             {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["patch"]},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["ingressclasses"], "verbs": ["list", "create", "delete"]},
         ]);
         assert_eq!(manifest[0].1.data["rules"], expected);
     }

@@ -23,6 +23,7 @@ pub(crate) struct Agent {
     started: Instant,
     health: Mutex<Health>,
     reproject: watch::Sender<()>,
+    classes: watch::Sender<Option<Vec<String>>>,
     /// Numbers for `/metrics`.
     pub(crate) metrics: Metrics,
 }
@@ -55,6 +56,7 @@ impl Agent {
                 session: Err("not started".to_owned()),
             }),
             reproject: watch::Sender::new(()),
+            classes: watch::Sender::new(None),
             metrics: Metrics::new(),
         }
     }
@@ -101,6 +103,11 @@ impl Agent {
     /// Wakes the watches when everything has to be projected anew.
     pub(crate) const fn reproject(&self) -> &watch::Sender<()> {
         &self.reproject
+    }
+
+    /// The Ingress classes to show, once host-api has said which; `None` leaves what stands as it is.
+    pub(crate) const fn classes(&self) -> &watch::Sender<Option<Vec<String>>> {
+        &self.classes
     }
 
     pub(crate) fn health(&self) -> Health {

@@ -30,6 +30,7 @@ pub mod session;
 mod sessions;
 mod stream;
 
+mod classes;
 mod range;
 mod reflect;
 mod write_back;

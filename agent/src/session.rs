@@ -26,7 +26,7 @@ pub enum Heard {
     Promoted,
     /// A new answer.
     Answered(Box<News>),
-    /// Host-api lives, and says what k3k's own syncer does.
+    /// Host-api lives, and says what is the case there.
     Beat(HostBeat),
     /// The session is over.
     Over(Over),
@@ -41,8 +41,8 @@ pub struct Opened {
     pub role: Role,
     /// When host-api will end it.
     pub ends_in: Duration,
-    /// What k3k's own syncer does.
-    pub k3k: HostBeat,
+    /// What a beat would have said.
+    pub host: HostBeat,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -170,7 +170,11 @@ impl Session {
             session: welcome.session,
             role: welcome.role,
             ends_in: Duration::from_secs(u64::from(welcome.ends_in_s)),
-            k3k: HostBeat { k3k_syncs: welcome.k3k_syncs, k3k_syncs_ingresses: welcome.k3k_syncs_ingresses },
+            host: HostBeat {
+                k3k_syncs: welcome.k3k_syncs,
+                k3k_syncs_ingresses: welcome.k3k_syncs_ingresses,
+                ingress_classes: welcome.ingress_classes,
+            },
             warnings: welcome.warnings,
         })
     }
@@ -245,6 +249,7 @@ mod tests {
             ends_in_s: 60,
             k3k_syncs: false,
             k3k_syncs_ingresses: false,
+            ingress_classes: None,
             warnings: Vec::new(),
         })
     }
@@ -260,8 +265,10 @@ mod tests {
     fn the_first_line_is_a_welcome_or_a_bye_and_there_is_one_welcome() {
         let mut outbox = listed();
         let mut session = Session::default();
-        let early =
-            session.hear(&mut outbox, FromHost::Beat(HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false }));
+        let early = session.hear(
+            &mut outbox,
+            FromHost::Beat(HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false, ingress_classes: None }),
+        );
         assert!(matches!(early, Heard::Over(Over::Malformed(_))));
         assert!(matches!(session.hear(&mut outbox, welcome(&[])), Heard::Opened(_)));
         let second = session.hear(&mut outbox, welcome(&[]));

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use k3k_expose_proto::message::Role;
+use k3k_expose_proto::message::{HostBeat, Role};
 use k3k_expose_proto::{FromAgent, FromHost, limits, line};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
@@ -141,7 +141,7 @@ impl Running<'_> {
                     tracing::info!("this agent speaks for the virtual cluster from now on");
                 }
                 Heard::Answered(news) => self.answer(*news),
-                Heard::Beat(beat) => self.agent.write_back(|write_back, _| write_back.k3k(&beat)),
+                Heard::Beat(beat) => self.take_in(&beat),
                 Heard::Over(Over::Bye { reason, message, failure }) => {
                     return Some(Over::Bye { reason, message: quote(&message), failure });
                 }
@@ -165,6 +165,18 @@ impl Running<'_> {
         });
     }
 
+    /// What is the case on the host.
+    fn take_in(&self, beat: &HostBeat) {
+        self.agent.write_back(|write_back, _| write_back.k3k(beat));
+        self.agent.classes().send_if_modified(|classes| {
+            let changes = beat.ingress_classes.is_some() && *classes != beat.ingress_classes;
+            if changes {
+                classes.clone_from(&beat.ingress_classes);
+            }
+            changes
+        });
+    }
+
     fn open(&mut self, opened: &Opened) {
         let now = Instant::now();
         // Early enough for a few more tries should the first renewal fail.
@@ -172,8 +184,8 @@ impl Running<'_> {
         self.opened_at = Some(now);
         self.renew_at.send_replace(Some(now + opened.ends_in.mul_f64(share)));
         self.agent.set_session(Ok(()));
+        self.take_in(&opened.host);
         self.agent.write_back(|write_back, _| {
-            write_back.k3k(&opened.k3k);
             write_back.role(Some(opened.role));
         });
         let (session, role, ends_in) = (&opened.session, opened.role, opened.ends_in);

@@ -6,6 +6,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 
 use crate::account::Account;
 use crate::agent::Agent;
+use crate::classes::Classes;
 use crate::config::Config;
 use crate::kubeconfig::{Access, KubeconfigFile};
 use crate::reflect::Reflect;
@@ -28,6 +29,7 @@ pub(crate) async fn run(agent: &Agent, config: &Config) {
                 continue;
             }
         };
+        let classes = Classes::new(agent, &account, client.clone());
         let reflect = Reflect::new(agent, &account, client.clone());
         let mut services = Watch::<Service>::new(agent, &account, client.clone());
         let mut ingresses = Watch::<Ingress>::new(agent, &account, client);
@@ -37,6 +39,7 @@ pub(crate) async fn run(agent: &Agent, config: &Config) {
             () = services.run() => return,
             () = ingresses.run(), if config.sync_ingresses => return,
             () = reflect.run() => return,
+            () = classes.run(), if config.sync_ingresses => return,
         };
         tracing::info!("kubeconfig leads elsewhere, watch begun anew");
     }

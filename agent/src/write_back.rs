@@ -132,7 +132,7 @@ impl Default for WriteBack {
             dirty: BTreeSet::new(),
             due: BTreeSet::new(),
             busy: BTreeSet::new(),
-            k3k: HostBeat { k3k_syncs: true, k3k_syncs_ingresses: true },
+            k3k: HostBeat { k3k_syncs: true, k3k_syncs_ingresses: true, ingress_classes: None },
             may_reflect: false,
             role: None,
         }

@@ -46,7 +46,7 @@ impl Resource {
     fn is_name(self, text: &str) -> bool {
         match self {
             Self::Services => is_dns_label(text),
-            Self::Ingresses => text.len() <= MAX_SUBDOMAIN && text.split('.').all(is_dns_label),
+            Self::Ingresses => is_dns_subdomain(text),
         }
     }
 }
@@ -144,6 +144,12 @@ pub struct InvalidKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a uid of 1 to 64 letters, digits and dashes")]
 pub struct InvalidUid;
+
+/// RFC 1123 subdomain, the form of most names in Kubernetes.
+#[must_use]
+pub fn is_dns_subdomain(text: &str) -> bool {
+    text.len() <= MAX_SUBDOMAIN && text.split('.').all(is_dns_label)
+}
 
 /// RFC 1123 label, the form that Kubernetes asks of the names used here.
 fn is_dns_label(text: &str) -> bool {

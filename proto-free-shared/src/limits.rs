@@ -20,6 +20,8 @@ pub const INGRESS_PATHS: usize = 256;
 pub const INGRESS_HOST: usize = 253;
 /// Longest path of an Ingress, in bytes.
 pub const INGRESS_PATH: usize = 1024;
+/// Most Ingress classes that an agent shows.
+pub const INGRESS_CLASSES: usize = 32;
 /// Mean time between two beats of one side.
 pub const BEAT: Duration = Duration::from_secs(15);
 /// A side from which nothing came for this long is gone.

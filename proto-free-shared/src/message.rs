@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Serialize};
 
 use crate::ingress;
-use crate::key::Resource;
+use crate::key::{Resource, is_dns_subdomain};
 use crate::service::Protocol;
 use crate::{Hash, Key, Outcome, Reason, Root, Service, Uid, limits};
 
@@ -85,6 +85,17 @@ impl Message for FromAgent {
 
 impl Message for FromHost {
     const NAMES: &'static [&'static str] = &["welcome", "answer", "want", "beat", "bye"];
+
+    fn check(&self) -> Result<(), &'static str> {
+        let classes = match self {
+            Self::Welcome(welcome) => welcome.ingress_classes.as_deref(),
+            Self::Beat(beat) => beat.ingress_classes.as_deref(),
+            _ => None,
+        };
+        let classes = classes.unwrap_or_default();
+        let sound = classes.len() <= limits::INGRESS_CLASSES && classes.iter().all(|name| is_dns_subdomain(name));
+        if sound { Ok(()) } else { Err("ingressClasses has too many names, or one that is none") }
+    }
 }
 
 /// An agent introduces itself. Who it *is* comes from its token alone.
@@ -244,6 +255,9 @@ pub struct Welcome {
     /// As in [`HostBeat::k3k_syncs_ingresses`].
     #[serde(default = "unknown_sync")]
     pub k3k_syncs_ingresses: bool,
+    /// As in [`HostBeat::ingress_classes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_classes: Option<Vec<String>>,
     /// What the operator should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -400,6 +414,9 @@ pub struct HostBeat {
     /// The same of its Ingress sync.
     #[serde(default = "unknown_sync")]
     pub k3k_syncs_ingresses: bool,
+    /// Ingress classes that tenants may use, at most [`limits::INGRESS_CLASSES`], for the agent to show; `None` says nothing of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_classes: Option<Vec<String>>,
 }
 
 /// A host-api that says nothing of k3k's sync gives no leave to touch what is k3k's.

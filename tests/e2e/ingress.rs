@@ -6,13 +6,16 @@ mod stage;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k3k_expose_proto::Reason;
+use k3k_expose_proto::{FromAgent, FromHost, Reason};
 use k3k_expose_tests::audit::Entry;
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::product::AGENT_USER;
+use k3k_expose_tests::wire::delete;
 use k3k_expose_tests::{Rig, took};
+use k8s_openapi::api::networking::v1::IngressClass;
+use kube::Api;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -61,11 +64,7 @@ async fn an_ingress_is_followed_from_its_creation_to_its_end_and_its_address_com
     assert_eq!(after.uid(), found.uid());
     assert!(!after.annotations().contains_key("example.com/timeout"), "{:?}", after.annotations());
 
-    for damage in [
-        Some(json!({"spec": {"rules": [{"host": "evil.example"}]}})),
-        Some(json!({"spec": {"ingressClassName": "internal"}})),
-        None,
-    ] {
+    for damage in [Some(json!({"spec": {"ingressClassName": "internal", "rules": [{"host": "evil.example"}]}})), None] {
         let api = twins(&actor.tenant, &stage.host);
         let began = Instant::now();
         match &damage {
@@ -149,7 +148,7 @@ async fn what_the_platform_team_does_not_admit_is_refused_by_reason_and_nothing_
         actor.warned(&told, reason).await?;
     }
     outcomes(&actor.agent, "rejected", cases.len(), SOON).await?;
-    let standing = twins(&actor.tenant, &stage.host).list(&kube::api::ListParams::default()).await?.items;
+    let standing = twins(&actor.tenant, &stage.host).list(&ListParams::default()).await?.items;
     ensure!(standing.is_empty(), "{:?}", standing.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
 
     // The missing Service comes and goes; the twin follows it.
@@ -178,44 +177,65 @@ async fn a_host_and_path_stays_with_the_tenant_that_has_it_and_goes_to_the_next_
     no_twin(&tenants[1], "shop").await?;
     // Another path of the same host is free, and its twin may not come to the taken one by a change.
     let other = route("/other")?;
-    second.send(&k3k_expose_proto::FromAgent::Put(other.clone())).await?;
+    second.send(&FromAgent::Put(other.clone())).await?;
     assert_eq!(second.settled(&other).await?.reason, Reason::Applied);
-    second.send(&k3k_expose_proto::FromAgent::Put(shop.clone())).await?;
+    second.send(&FromAgent::Put(shop.clone())).await?;
     assert_eq!(second.settled(&shop).await?.reason, Reason::HostTaken);
     no_twin(&tenants[1], "shop").await?;
-    first.send(&k3k_expose_proto::FromAgent::Delete(k3k_expose_tests::wire::delete(&shop))).await?;
+    first.send(&FromAgent::Delete(delete(&shop))).await?;
     no_twin(&tenants[0], "shop").await?;
     // host-api asks for what waited, since it keeps no objects.
     let wanted = async {
         while let Some(line) = second.next().await? {
-            if matches!(&line, k3k_expose_proto::FromHost::Want(_)) {
+            if matches!(&line, FromHost::Want(_)) {
                 return anyhow::Ok(());
             }
         }
         anyhow::bail!("the session ended")
     };
     wanted.await?;
-    second.send(&k3k_expose_proto::FromAgent::Put(shop.clone())).await?;
+    second.send(&FromAgent::Put(shop.clone())).await?;
     assert_eq!(second.settled(&shop).await?.reason, Reason::Applied);
     twin(&tenants[1], "shop", |_| true).await?;
     Ok(())
 }
 
 #[tokio::test]
-async fn the_policy_is_read_again_when_it_changes() -> Result<()> {
+async fn the_policy_is_read_again_when_it_changes_and_its_classes_are_shown_to_the_tenant() -> Result<()> {
     let namespace = "host-policy";
     let stage = Stage::new(&[namespace]).await?;
     let actor = Actor::new(&stage, "policy").await?;
     actor.serve(&["web"]).await?;
     actor.create(&ingress("shop", "shop.host-policy.example", "/", "web")).await?;
     actor.told("shop", "True/Applied").await?;
+    shown(&actor, &["public"]).await?;
+    // A class of the tenant's own is nobody else's business.
+    let own = json!({"metadata": {"name": "internal"}, "spec": {"controller": "example.com/own"}});
+    let classes: Api<IngressClass> = Api::all(actor.client.clone());
+    classes.create(&PostParams::default(), &serde_json::from_value(own)?).await?;
     stage.admit(&["internal"], &[namespace])?;
     actor.told("shop", "False/ClassNotAdmitted").await?;
     no_twin(&actor.tenant, "shop").await?;
+    shown(&actor, &[]).await?;
     stage.admit(&["internal", "public"], &[namespace])?;
     actor.told("shop", "True/Applied").await?;
     actor.twin("shop", |_| true).await?;
+    shown(&actor, &["public"]).await?;
+    assert_eq!(classes.get("internal").await?.spec.context("a spec")?.controller.as_deref(), Some("example.com/own"));
     Ok(())
+}
+
+/// Waits until exactly these classes are shown in the virtual cluster.
+async fn shown(actor: &Actor, names: &[&str]) -> Result<()> {
+    let classes: Api<IngressClass> = Api::all(actor.client.clone());
+    eventually(&format!("classes {names:?}"), SOON, async || {
+        let all = classes.list(&ListParams::default()).await?.items;
+        let ours = all.iter().filter(|class| class.labels().contains_key("app.kubernetes.io/managed-by"));
+        let found: Vec<_> = ours.map(ResourceExt::name_any).collect();
+        ensure!(found == names, "{found:?}");
+        anyhow::Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -230,10 +250,9 @@ async fn an_agent_that_does_not_speak_for_ingresses_takes_none_away() -> Result<
     let audit = Rig::shared().host().await?.audit();
     let mark = audit.mark().await?;
     let mut session = stage.say(&tenant, false, std::slice::from_ref(&service)).await?;
-    session.settled(&service).await?;
     // Whatever followed from the snapshot was decided before the twin of this one was written.
     let marker = headless("marker")?;
-    session.send(&k3k_expose_proto::FromAgent::Put(marker.clone())).await?;
+    session.send(&FromAgent::Put(marker.clone())).await?;
     session.settled(&marker).await?;
     let written = writes(&audit, mark, namespace).await?;
     assert_eq!(written.len(), 1, "only the marker was written: {written:?}");

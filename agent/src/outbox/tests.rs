@@ -38,6 +38,7 @@ pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
         ends_in_s: 3600,
         k3k_syncs: false,
         k3k_syncs_ingresses: false,
+        ingress_classes: None,
         warnings: Vec::new(),
     }
 }

@@ -49,6 +49,7 @@ fn welcome() -> FromHost {
         ends_in_s: 3600,
         k3k_syncs: false,
         k3k_syncs_ingresses: false,
+        ingress_classes: None,
         warnings: Vec::new(),
     })
 }
@@ -105,7 +106,11 @@ async fn while_the_host_takes_nothing_its_lines_are_still_heard() {
     // Nobody takes a chunk, yet ten thousand lines are taken in without end or loss.
     for _ in 0..10_000 {
         rig.to_agent
-            .unbounded_send(line(&FromHost::Beat(HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false })))
+            .unbounded_send(line(&FromHost::Beat(HostBeat {
+                k3k_syncs: false,
+                k3k_syncs_ingresses: false,
+                ingress_classes: None,
+            })))
             .unwrap();
     }
     sleep(Duration::from_secs(1)).await;

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k3k_expose_process::quote::quote;
 use k3k_expose_proto::Reason;
 use k3k_expose_proto::ingress::{Backend, Ingress};
+use k3k_expose_proto::key::is_dns_subdomain;
+use k3k_expose_proto::limits::INGRESS_CLASSES;
 use regex_lite::{Regex, RegexBuilder};
 use serde::Deserialize;
 
@@ -72,6 +74,9 @@ pub enum Invalid {
         /// What is wrong with it.
         source: regex_lite::Error,
     },
+    /// A class has no name that could be one, or there are too many.
+    #[error("classes has more than {INGRESS_CLASSES} names, or one that is none")]
+    Classes,
     /// A suffix would admit more than one domain.
     #[error("{0:?} is no domain: write example.com, without a dot or a star in front")]
     Suffix(String),
@@ -101,11 +106,20 @@ impl Policy {
             let whole = whole.map_err(|source| Invalid::Pattern { key: key.clone(), source })?;
             annotations.insert(key, whole);
         }
+        if written.classes.len() > INGRESS_CLASSES || !written.classes.iter().all(|class| is_dns_subdomain(class)) {
+            return Err(Invalid::Classes);
+        }
         let suffixes = written.tenants.iter().flat_map(|grant| &grant.host_suffixes);
-        if let Some(suffix) = suffixes.into_iter().find(|suffix| !is_domain(suffix)) {
+        if let Some(suffix) = suffixes.into_iter().find(|suffix| !is_dns_subdomain(suffix)) {
             return Err(Invalid::Suffix(suffix.clone()));
         }
         Ok(Self { classes: written.classes, annotations, tenants: written.tenants })
+    }
+
+    /// The classes that are admitted.
+    #[must_use]
+    pub fn classes(&self) -> Vec<String> {
+        self.classes.iter().cloned().collect()
     }
 
     /// Judges an Ingress of a tenant.
@@ -196,11 +210,6 @@ fn deny(reason: Reason, message: &str) -> Result<(), Denial> {
 
 fn is_within(host: &str, suffix: &str) -> bool {
     host.strip_suffix(suffix).is_some_and(|head| head.is_empty() || head.ends_with('.'))
-}
-
-fn is_domain(suffix: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !suffix.is_empty() && suffix.split('.').all(|label| !label.is_empty() && label.bytes().all(inner))
 }
 
 #[cfg(test)]
@@ -327,6 +336,7 @@ tenants:
         for text in [
             "classes: public",
             "clases: [public]",
+            "classes: ['../x']",
             "annotations: {a: '('}",
             "annotations: {a: 'x)|(y'}",
             "tenants: [{namespace: ns, hostSuffixes: ['*.example']}]",

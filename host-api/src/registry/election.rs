@@ -39,7 +39,7 @@ impl Registry {
             told: 0,
             wants: BTreeSet::new(),
             wants_all: false,
-            told_beat: HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false },
+            told_beat: HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false, ingress_classes: None },
             promoted: false,
             bye: None,
         };

@@ -78,6 +78,7 @@ impl Registry {
             let ingresses = ledger.records().filter(|(key, _)| key.resource() == Resource::Ingresses);
             ingresses.map(|(key, _)| (tenant.clone(), key.clone()))
         });
+        self.effects.wake.extend(self.sessions.keys());
         for (tenant, key) in records.collect::<Vec<_>>() {
             self.need(&tenant, &key);
         }

@@ -106,7 +106,7 @@ impl Registry {
     /// `ends_in_s` is for the caller to fill in.
     fn welcome(&mut self, id: SessionId, resume: Resume) -> Welcome {
         let told = self.beat_of(id);
-        let HostBeat { k3k_syncs, k3k_syncs_ingresses } = told;
+        let HostBeat { k3k_syncs, k3k_syncs_ingresses, ingress_classes } = told.clone();
         let mut warnings = Vec::new();
         if let Some(session) = self.sessions.get_mut(&id) {
             session.told_beat = told;
@@ -123,6 +123,7 @@ impl Registry {
             ends_in_s: 0,
             k3k_syncs,
             k3k_syncs_ingresses,
+            ingress_classes,
             warnings,
         }
     }
@@ -144,7 +145,10 @@ impl Registry {
             if anew {
                 ledger.reset(virtual_cluster.clone(), projection);
             }
-            ledger.ingresses = ingresses;
+            if std::mem::replace(&mut ledger.ingresses, ingresses) != ingresses {
+                // An equal set says less, or more, than it did.
+                ledger.complete = false;
+            }
         }
     }
 
@@ -229,7 +233,11 @@ impl Registry {
 
     fn beat_of(&self, id: SessionId) -> HostBeat {
         let writes = |resource| self.sessions.get(&id).is_none_or(|session| self.k3k_writes(&session.tenant, resource));
-        HostBeat { k3k_syncs: writes(Resource::Services), k3k_syncs_ingresses: writes(Resource::Ingresses) }
+        HostBeat {
+            k3k_syncs: writes(Resource::Services),
+            k3k_syncs_ingresses: writes(Resource::Ingresses),
+            ingress_classes: self.speaks_for_ingresses(id).then(|| self.ingress_policy.classes()),
+        }
     }
 
     /// Ends every session that `which` picks.

@@ -15,6 +15,7 @@ use crate::tenant::{ServerPod, Tenant};
 use crate::twin::{self, Held};
 
 mod election;
+mod ingress;
 mod numbers;
 mod room;
 
@@ -148,7 +149,7 @@ fn nothing_is_written_while_k3k_syncs_and_everything_is_asked_for_after() {
     assert_eq!(task(&mut registry), Some(Task::Settled));
     assert_eq!(reasons(&told(&mut registry, id)), [Reason::Adopting]);
     registry.cluster_seen(&uid("t"), OFF);
-    let switched = FromHost::Beat(HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false });
+    let switched = FromHost::Beat(HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false, ingress_classes: None });
     assert_eq!(told(&mut registry, id), [switched, FromHost::Want(Want::Keys(vec![key("web")]))]);
 }
 

@@ -46,8 +46,9 @@ pub(crate) fn from_host() -> impl Strategy<Value = FromHost> {
         welcome().prop_map(FromHost::Welcome),
         answer().prop_map(|answer| FromHost::Answer(Box::new(answer))),
         prop_oneof![Just(Want::All), vec(key(), 0..4).prop_map(Want::Keys)].prop_map(FromHost::Want),
-        any::<(bool, bool)>()
-            .prop_map(|(k3k_syncs, k3k_syncs_ingresses)| FromHost::Beat(HostBeat { k3k_syncs, k3k_syncs_ingresses })),
+        (any::<(bool, bool)>(), classes()).prop_map(|((k3k_syncs, k3k_syncs_ingresses), ingress_classes)| {
+            FromHost::Beat(HostBeat { k3k_syncs, k3k_syncs_ingresses, ingress_classes })
+        }),
         bye().prop_map(FromHost::Bye),
     ]
 }
@@ -68,6 +69,10 @@ pub(crate) fn hex<T: DeserializeOwned + Debug>() -> impl Strategy<Value = T> {
 /// Text of any characters: proptest draws quotes, backslashes, control characters and wide ones often.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..12).prop_map(String::from_iter)
+}
+
+fn classes() -> impl Strategy<Value = Option<Vec<String>>> {
+    option::of(vec(label(), 0..3))
 }
 
 fn label() -> impl Strategy<Value = String> {
@@ -148,11 +153,20 @@ fn welcome() -> impl Strategy<Value = Welcome> {
         select(&[Role::Active, Role::Standby][..]),
         limits,
         select(&[Resume::Nothing, Resume::Snapshot][..]),
-        (any::<u32>(), any::<(bool, bool)>()),
+        (any::<u32>(), any::<(bool, bool)>(), classes()),
         vec(text(), 0..3),
     );
     parts.prop_map(
-        |(version, session, epoch, role, limits, resume, (ends_in_s, (k3k_syncs, k3k_syncs_ingresses)), warnings)| {
+        |(
+            version,
+            session,
+            epoch,
+            role,
+            limits,
+            resume,
+            (ends_in_s, (k3k_syncs, k3k_syncs_ingresses), ingress_classes),
+            warnings,
+        )| {
             Welcome {
                 version,
                 session,
@@ -163,6 +177,7 @@ fn welcome() -> impl Strategy<Value = Welcome> {
                 ends_in_s,
                 k3k_syncs,
                 k3k_syncs_ingresses,
+                ingress_classes,
                 warnings,
             }
         },

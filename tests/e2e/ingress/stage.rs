@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress as Asked, Path, PathType, Rule};
-use k3k_expose_proto::message::Put;
+use k3k_expose_proto::message::{Hello, Put};
+use k3k_expose_proto::{FromAgent, Resource};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{Agent, AgentOptions, HostApi, HostApiOptions};
-use k3k_expose_tests::wire::{WireSession, hello, put_ingress};
+use k3k_expose_tests::wire::{WireSession, end, hello, put_ingress};
 use k3k_expose_tests::{ControlPlane, Rig, scratch};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::events::v1::Event;
@@ -53,13 +54,20 @@ impl Stage {
         Tenant::create(&self.host, namespace, "mine", TenantOptions::default()).await
     }
 
-    /// Opens a session of such a tenant that says these objects and no others.
+    /// Opens a session of such a tenant that says these objects and no others, each Service settled before what comes after
+    /// it: host-api would ask again for an Ingress that has to wait, and nobody here would answer.
     pub async fn say(&self, tenant: &Tenant, ingresses: bool, puts: &[Put]) -> Result<WireSession> {
         let hello = hello(&tenant.namespace, puts)?;
-        let hello = k3k_expose_proto::message::Hello { ingresses, ..hello };
+        let hello = Hello { ingresses, ..hello };
         let token = tenant.server_pod_token(0).await?;
-        let (session, _) = WireSession::open(&self.host_api, &token, hello).await?;
-        session.send_snapshot(puts).await?;
+        let (mut session, _) = WireSession::open(&self.host_api, &token, hello).await?;
+        for put in puts {
+            session.send(&FromAgent::Put(put.clone())).await?;
+            if put.key.resource() == Resource::Services {
+                session.settled(put).await?;
+            }
+        }
+        session.send(&FromAgent::End(end(puts))).await?;
         Ok(session)
     }
 }

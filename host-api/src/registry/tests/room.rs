@@ -107,7 +107,8 @@ fn two_writers_are_told_to_everybody_once_each_time() {
         let notices = registry.effects().notices;
         (told(registry, id), notices.iter().filter(|notice| notice.kind == NoticeKind::TwoWriters).count())
     };
-    let beat = |k3k_syncs| vec![FromHost::Beat(HostBeat { k3k_syncs, k3k_syncs_ingresses: false })];
+    let beat =
+        |k3k_syncs| vec![FromHost::Beat(HostBeat { k3k_syncs, k3k_syncs_ingresses: false, ingress_classes: None })];
     assert_eq!(registry.census().two_writers, 0);
     assert_eq!(flips(&mut registry, ON), (beat(true), 1));
     assert_eq!(registry.census().two_writers, 1);
