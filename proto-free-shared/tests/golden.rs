@@ -127,6 +127,79 @@ fn end_of_a_snapshot_and_of_an_empty_one() {
 
 #[test]
 fn beat_of_an_agent_with_numbers_of_any_size() {
+    let beats = [
+        AgentBeat { count: 3, root: hex(ROOT), ready: true },
+        AgentBeat { count: u64::MAX, root: hex(&"f".repeat(32)), ready: false },
+    ];
+    is_golden(include_str!("golden/agent-beat.ndjson"), &beats.map(FromAgent::Beat));
+}
+
+#[test]
+fn welcome_of_an_active_and_of_a_standby_agent() {
+    let active = Welcome {
+        version: 1,
+        session: uid("s-7"),
+        epoch: uid(EPOCH),
+        role: Role::Active,
+        limits: Limits { in_flight: 256, annotations: vec!["example.com/owner".to_owned()] },
+        resume: Resume::Snapshot,
+        ends_in_s: 2700,
+        k3k_syncs: true,
+        k3k_syncs_ingresses: false,
+        ingress_classes: Some(vec!["public".to_owned()]),
+        warnings: vec!["two pods of this virtual cluster write".to_owned()],
+    };
+    let standby = Welcome {
+        session: uid("s-8"),
+        role: Role::Standby,
+        limits: Limits { in_flight: 256, annotations: Vec::new() },
+        resume: Resume::Nothing,
+        ends_in_s: 1800,
+        k3k_syncs: false,
+        k3k_syncs_ingresses: true,
+        ingress_classes: None,
+        warnings: Vec::new(),
+        ..active.clone()
+    };
+    is_golden(include_str!("golden/welcome.ndjson"), &[FromHost::Welcome(active), FromHost::Welcome(standby)]);
+}
+
+#[test]
+fn answer_with_everything_without_numbers_and_without_a_twin() {
+    let applied = Answer {
+        key: Key::service("default", "db").unwrap(),
+        uid: uid("2"),
+        hash: hex(HEADLESS_HASH),
+        version: 414,
+        outcome: Outcome::Applied,
+        reason: Reason::Applied,
+        message: String::new(),
+        numbers: Some(Numbers::default()),
+        load_balancer: Vec::new(),
+        conditions: Vec::new(),
+    };
+    let pending = Answer {
+        key: Key::service("a", "b").unwrap(),
+        uid: uid("1"),
+        hash: hex(MINIMAL_HASH),
+        version: 415,
+        outcome: Outcome::Pending,
+        reason: Reason::Adopting,
+        numbers: None,
+        ..applied.clone()
+    };
+    let answers = [rejected(), applied, pending].map(|answer| FromHost::Answer(Box::new(answer)));
+    is_golden(include_str!("golden/answer.ndjson"), &answers);
+}
+
+#[test]
+fn want_some_and_want_all() {
+    let keys = vec![Key::service("a", "b").unwrap(), Key::service("default", "db").unwrap()];
+    is_golden(include_str!("golden/want.ndjson"), &[FromHost::Want(Want::Keys(keys)), FromHost::Want(Want::All)]);
+}
+
+#[test]
+fn beat_of_a_host() {
     let syncs = HostBeat { k3k_syncs: true, k3k_syncs_ingresses: false, ingress_classes: None };
     let shows = HostBeat {
         k3k_syncs: false,
@@ -141,6 +214,10 @@ fn beat_of_an_agent_with_numbers_of_any_size() {
 fn a_host_that_says_nothing_of_k3ks_sync_leaves_k3ks_things_alone() {
     let silent = HostBeat { k3k_syncs: true, k3k_syncs_ingresses: true, ingress_classes: None };
     assert_eq!(decode(br#"{"beat":{}}"#), Ok(FromHost::Beat(silent)));
+}
+
+#[test]
+fn a_class_that_could_be_no_name_is_not_heard() {
     let odd = decode::<FromHost>(br#"{"beat":{"ingressClasses":["../x"]}}"#);
     assert!(matches!(odd, Err(LineError::Malformed(_))));
 }

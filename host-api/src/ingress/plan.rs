@@ -75,7 +75,7 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    fn of_port(port: Value) -> IngressSpec {
+    fn of_port(port: &Value) -> IngressSpec {
         spec(json!({"ingressClassName": "public", "defaultBackend": {"service": {"name": "web", "port": port}}}))
     }
 
@@ -83,7 +83,7 @@ mod tests {
         frame(&Tenant::for_test("t", "ns", "mine"), &uid("vc"), &key(), &uid("v"), &[].into(), spec)
     }
 
-    fn standing(desired: &Desired<IngressSpec>, change: Value) -> HostIngress {
+    fn standing(desired: &Desired<IngressSpec>, change: &Value) -> HostIngress {
         let mut object = json!({
             "metadata": {"name": name::twin("shop", "default", "mine"), "namespace": "ns", "uid": "u",
                 "resourceVersion": "7", "labels": desired.labels, "annotations": desired.annotations,
@@ -102,16 +102,16 @@ mod tests {
 
     #[test]
     fn what_is_right_is_left_alone_and_what_is_not_there_is_made() {
-        let desired = desired(of_port(json!({"number": 80})));
-        assert_eq!(planned(&desired, &standing(&desired, json!({}))), Plan::Nothing);
+        let desired = desired(of_port(&json!({"number": 80})));
+        assert_eq!(planned(&desired, &standing(&desired, &json!({}))), Plan::Nothing);
         assert_eq!(plan(&uid("t"), &key(), &desired, None, None), Plan::Create);
     }
 
     #[test]
     fn a_patch_nulls_what_should_not_be_and_names_the_very_object() {
-        let before = desired(of_port(json!({"number": 80})));
-        let after = desired(of_port(json!({"name": "http"})));
-        let Plan::Patch(patch) = planned(&after, &standing(&before, json!({}))) else { panic!() };
+        let before = desired(of_port(&json!({"number": 80})));
+        let after = desired(of_port(&json!({"name": "http"})));
+        let Plan::Patch(patch) = planned(&after, &standing(&before, &json!({}))) else { panic!() };
         assert_eq!(patch["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
         let backend = json!({"resource": null, "service": {"name": "web", "port": {"name": "http", "number": null}}});
         let expected = json!({"ingressClassName": "public", "defaultBackend": backend, "rules": null, "tls": null});
@@ -120,14 +120,14 @@ mod tests {
 
     #[test]
     fn others_and_other_clusters_ingresses_are_not_touched() {
-        let desired = desired(of_port(json!({"number": 80})));
-        let foreign = standing(&desired, json!({"ownerReferences": []}));
+        let desired = desired(of_port(&json!({"number": 80})));
+        let foreign = standing(&desired, &json!({"ownerReferences": []}));
         assert_eq!(planned(&desired, &foreign), Plan::NameTaken);
-        let going = standing(&desired, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
+        let going = standing(&desired, &json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
         assert_eq!(planned(&desired, &going), Plan::Wait);
         let mut annotations = desired.annotations.clone();
         annotations.insert(crate::twin::VIRTUAL_CLUSTER.to_owned(), "another".to_owned());
-        let stranger = standing(&desired, json!({"annotations": annotations}));
+        let stranger = standing(&desired, &json!({"annotations": annotations}));
         assert_eq!(planned(&desired, &stranger), Plan::WrongVirtualCluster);
     }
 }

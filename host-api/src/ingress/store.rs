@@ -36,27 +36,27 @@ impl HostIngresses {
     pub fn seen(&mut self, ingress: Ingress) -> Option<Change> {
         let (at, ingress) = parse(ingress);
         self.newest = self.newest.max(revision(&ingress.resource_version));
-        (!self.supersedes(&at, &ingress)).then(|| self.replace(at, Some(ingress)))
+        (!self.supersedes(&at, &ingress)).then(|| self.replace(&at, Some(ingress)))
     }
 
     /// Takes an Ingress that a read has just shown.
     pub fn read(&mut self, ingress: Ingress) -> Option<Change> {
         let (at, ingress) = parse(ingress);
-        (!self.supersedes(&at, &ingress)).then(|| self.replace(at, Some(ingress)))
+        (!self.supersedes(&at, &ingress)).then(|| self.replace(&at, Some(ingress)))
     }
 
     /// Takes an Ingress from the answer to a write of ours: one that the watch has already seen go does not come back.
     pub fn answered(&mut self, ingress: Ingress) -> Option<Change> {
         let (at, ingress) = parse(ingress);
         let overtaken = !self.known.contains_key(&at) && revision(&ingress.resource_version) <= self.newest;
-        (!overtaken && !self.supersedes(&at, &ingress)).then(|| self.replace(at, Some(ingress)))
+        (!overtaken && !self.supersedes(&at, &ingress)).then(|| self.replace(&at, Some(ingress)))
     }
 
     /// Takes it that an Ingress is gone. `resource_version` is that of the event, or `None` for what a read has shown.
-    pub fn gone(&mut self, at: HostName, resource_version: Option<&str>) -> Option<Change> {
+    pub fn gone(&mut self, at: &HostName, resource_version: Option<&str>) -> Option<Change> {
         let event = resource_version.map(revision);
         self.newest = self.newest.max(event.unwrap_or_default());
-        let known = revision(&self.known.get(&at)?.resource_version);
+        let known = revision(&self.known.get(at)?.resource_version);
         event.is_none_or(|event| known <= event).then(|| self.replace(at, None))
     }
 
@@ -97,17 +97,17 @@ impl HostIngresses {
         known.is_some_and(|known| known >= revision(&other.resource_version))
     }
 
-    fn replace(&mut self, at: HostName, ingress: Option<HostIngress>) -> Change {
+    fn replace(&mut self, at: &HostName, ingress: Option<HostIngress>) -> Change {
         let after = ingress.as_ref().map(|ingress| ingress.routes.clone()).unwrap_or_default();
         let before = match ingress {
             Some(ingress) => self.known.insert(at.clone(), ingress),
-            None => self.known.remove(&at),
+            None => self.known.remove(at),
         };
         let had = before.as_ref().map(|before| before.routes.clone()).unwrap_or_default();
         let freed: Vec<Route> = had.difference(&after).cloned().collect();
         for route in &freed {
             if let Some(holders) = self.routes.get_mut(route) {
-                holders.remove(&at);
+                holders.remove(at);
                 if holders.is_empty() {
                     self.routes.remove(route);
                 }
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!((change.met, change.freed.len()), ([at(&two)].into(), 1));
         assert_eq!(store.taken(&at(&one), &uid("one"), &wish), None);
         assert_eq!(store.taken(&at(&two), &uid("two"), &wish), wish.first());
-        assert_eq!(store.gone(at(&one), Some("4")).unwrap().freed, Vec::from_iter(wish.clone()));
+        assert_eq!(store.gone(&at(&one), Some("4")).unwrap().freed, Vec::from_iter(wish.clone()));
         assert_eq!(store.taken(&at(&two), &uid("two"), &wish), None);
     }
 
@@ -195,8 +195,8 @@ mod tests {
         let mut store = HostIngresses::default();
         store.seen(ingress("a", 5, "x", EARLY, "h")).unwrap();
         assert_eq!(store.seen(ingress("a", 4, "x", EARLY, "g")), None);
-        assert_eq!(store.gone(at("a"), Some("4")), None);
-        store.gone(at("a"), Some("7")).unwrap();
+        assert_eq!(store.gone(&at("a"), Some("4")), None);
+        store.gone(&at("a"), Some("7")).unwrap();
         assert_eq!(store.answered(ingress("a", 6, "x", EARLY, "h")), None);
         assert!(store.read(ingress("a", 8, "x", EARLY, "h")).is_some());
     }

@@ -32,6 +32,9 @@ enum Backend {
     Absent,
 }
 
+/// A judgment, and what would change it.
+type Standing<T> = (T, Vec<Blocker>);
+
 impl Registry {
     /// An Ingress of the host as the watch shows it.
     pub fn ingress_seen(&mut self, ingress: Ingress, now: Duration) {
@@ -59,7 +62,7 @@ impl Registry {
 
     /// An Ingress of the host is gone.
     pub fn ingress_gone(&mut self, at: &HostName, resource_version: Option<&str>, now: Duration) {
-        if let Some(change) = self.ingresses.gone(at.clone(), resource_version) {
+        if let Some(change) = self.ingresses.gone(at, resource_version) {
             self.ingress_changed(at, &change, now);
         }
     }
@@ -134,7 +137,7 @@ impl Registry {
         record: &Record,
         asked: &Asked,
         at: &HostName,
-    ) -> Result<(Desired<IngressSpec>, Vec<Blocker>), (Denial, Vec<Blocker>)> {
+    ) -> Result<Standing<Desired<IngressSpec>>, Standing<Denial>> {
         let tenant = ledger.tenant.id();
         let no = |reason| Denial { reason, message: super::words::message(Resource::Ingresses, reason, &[]) };
         if !self.clusters.get(tenant).is_none_or(|state| state.selects(Resource::Ingresses, &asked.labels)) {
