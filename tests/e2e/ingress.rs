@@ -6,7 +6,7 @@ mod stage;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k3k_expose_proto::{FromAgent, FromHost, Reason};
+use k3k_expose_proto::{FromAgent, Reason};
 use k3k_expose_tests::audit::Entry;
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::product::AGENT_USER;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::observe::{event, headless, outcomes, session_up, writes};
 use crate::world::SOON;
-use stage::{Actor, NAMESPACE, Stage, ingress, no_twin, said, twin, twins};
+use stage::{Actor, NAMESPACE, Stage, answered, ingress, no_twin, said, twin, twins};
 
 #[tokio::test]
 async fn an_ingress_is_followed_from_its_creation_to_its_end_and_its_address_comes_back() -> Result<()> {
@@ -171,31 +171,20 @@ async fn a_host_and_path_stays_with_the_tenant_that_has_it_and_goes_to_the_next_
     let shop = route("/")?;
     let both = [service.clone(), shop.clone()];
     let mut first = stage.say(&tenants[0], true, &both).await?;
-    assert_eq!(first.settled(&shop).await?.reason, Reason::Applied);
+    answered(&mut first, &shop, Reason::Applied).await?;
     let mut second = stage.say(&tenants[1], true, &both).await?;
-    assert_eq!(second.settled(&shop).await?.reason, Reason::HostTaken);
+    answered(&mut second, &shop, Reason::HostTaken).await?;
     no_twin(&tenants[1], "shop").await?;
     // Another path of the same host is free, and its twin may not come to the taken one by a change.
     let other = route("/other")?;
     second.send(&FromAgent::Put(other.clone())).await?;
-    assert_eq!(second.settled(&other).await?.reason, Reason::Applied);
+    answered(&mut second, &other, Reason::Applied).await?;
     second.send(&FromAgent::Put(shop.clone())).await?;
-    assert_eq!(second.settled(&shop).await?.reason, Reason::HostTaken);
+    answered(&mut second, &shop, Reason::HostTaken).await?;
     no_twin(&tenants[1], "shop").await?;
     first.send(&FromAgent::Delete(delete(&shop))).await?;
     no_twin(&tenants[0], "shop").await?;
-    // host-api asks for what waited, since it keeps no objects.
-    let wanted = async {
-        while let Some(line) = second.next().await? {
-            if matches!(&line, FromHost::Want(_)) {
-                return anyhow::Ok(());
-            }
-        }
-        anyhow::bail!("the session ended")
-    };
-    wanted.await?;
-    second.send(&FromAgent::Put(shop.clone())).await?;
-    assert_eq!(second.settled(&shop).await?.reason, Reason::Applied);
+    answered(&mut second, &shop, Reason::Applied).await?;
     twin(&tenants[1], "shop", |_| true).await?;
     Ok(())
 }
@@ -245,11 +234,12 @@ async fn an_agent_that_does_not_speak_for_ingresses_takes_none_away() -> Result<
     let tenant = stage.by_hand(namespace).await?;
     let (service, shop) = (headless("web")?, said("shop", "shop.host-silent-ingress.example", "/", "web")?);
     let mut session = stage.say(&tenant, true, &[service.clone(), shop.clone()]).await?;
-    assert_eq!(session.settled(&shop).await?.reason, Reason::Applied);
+    answered(&mut session, &shop, Reason::Applied).await?;
     drop(session);
     let audit = Rig::shared().host().await?.audit();
     let mark = audit.mark().await?;
     let mut session = stage.say(&tenant, false, std::slice::from_ref(&service)).await?;
+    session.settled(&service).await?;
     // Whatever followed from the snapshot was decided before the twin of this one was written.
     let marker = headless("marker")?;
     session.send(&FromAgent::Put(marker.clone())).await?;

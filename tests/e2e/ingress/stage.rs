@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress as Asked, Path, PathType, Rule};
-use k3k_expose_proto::message::{Hello, Put};
-use k3k_expose_proto::{FromAgent, Resource};
+use k3k_expose_proto::message::{Hello, Put, Want};
+use k3k_expose_proto::{FromAgent, FromHost, Reason};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{Agent, AgentOptions, HostApi, HostApiOptions};
-use k3k_expose_tests::wire::{WireSession, end, hello, put_ingress};
+use k3k_expose_tests::wire::{WireSession, hello, put_ingress};
 use k3k_expose_tests::{ControlPlane, Rig, scratch};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::events::v1::Event;
@@ -17,6 +17,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::observe::virtual_cluster;
 use crate::world::SOON;
@@ -54,22 +55,37 @@ impl Stage {
         Tenant::create(&self.host, namespace, "mine", TenantOptions::default()).await
     }
 
-    /// Opens a session of such a tenant that says these objects and no others, each Service settled before what comes after
-    /// it: host-api would ask again for an Ingress that has to wait, and nobody here would answer.
+    /// Opens a session of such a tenant that says these objects and no others.
     pub async fn say(&self, tenant: &Tenant, ingresses: bool, puts: &[Put]) -> Result<WireSession> {
         let hello = hello(&tenant.namespace, puts)?;
         let hello = Hello { ingresses, ..hello };
         let token = tenant.server_pod_token(0).await?;
-        let (mut session, _) = WireSession::open(&self.host_api, &token, hello).await?;
-        for put in puts {
-            session.send(&FromAgent::Put(put.clone())).await?;
-            if put.key.resource() == Resource::Services {
-                session.settled(put).await?;
-            }
-        }
-        session.send(&FromAgent::End(end(puts))).await?;
+        let (session, _) = WireSession::open(&self.host_api, &token, hello).await?;
+        session.send_snapshot(puts).await?;
         Ok(session)
     }
+}
+
+/// Waits for this answer to an object, and says the object again when host-api asks for it, as an agent does.
+pub async fn answered(session: &mut WireSession, put: &Put, reason: Reason) -> Result<()> {
+    let mut last = None;
+    let waited = timeout(SOON, async {
+        loop {
+            match session.next().await?.context("the session ended")? {
+                FromHost::Answer(answer) if answer.key == put.key && answer.hash == put.hash => {
+                    if answer.reason == reason {
+                        return anyhow::Ok(());
+                    }
+                    last = Some(answer.reason);
+                }
+                FromHost::Want(Want::Keys(keys)) if keys.contains(&put.key) => {
+                    session.send(&FromAgent::Put(put.clone())).await?;
+                }
+                _ => {}
+            }
+        }
+    });
+    waited.await.map_err(|_| anyhow!("{} not {reason:?} but {last:?}", put.key))?
 }
 
 /// The policy of a stage.
