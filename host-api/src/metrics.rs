@@ -73,8 +73,16 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("sessions", "Open sessions", metrics.sessions.clone());
-        registry.register("services", "Services of all tenants by the reason of their answer", metrics.objects.clone());
-        registry.register("queued", "Services that wait to be written or are being written", metrics.queued.clone());
+        registry.register(
+            "services",
+            "Services and Ingresses of all tenants by the reason of their answer",
+            metrics.objects.clone(),
+        );
+        registry.register(
+            "queued",
+            "Services and Ingresses that wait to be written or are being written",
+            metrics.queued.clone(),
+        );
         registry.register(
             "two_writers",
             "Tenants with a session for which k3k's own Service sync is on too",

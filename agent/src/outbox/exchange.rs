@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k3k_expose_proto::message::{AgentBeat, Answer, Delete, Hello, Put, Resume, Role, Seen, Unusable, Want, Welcome};
-use k3k_expose_proto::{FromAgent, Key, Outcome, Tally, Uid, version};
+use k3k_expose_proto::{FromAgent, Key, Outcome, Resource, Tally, Uid, version};
 
 use super::{Behind, Counts, Entry, News, Offer, Outbox, Verdict};
 use crate::ledger::{Ledger, Told};
@@ -273,8 +273,11 @@ impl Outbox {
     }
 
     fn queue_all(ledger: &mut Ledger, entries: &BTreeMap<Key, Entry>) {
-        for key in entries.keys() {
-            Self::queue(ledger, entries, key);
+        // Services first: an Ingress waits for those that it names.
+        for resource in Resource::ALL {
+            for key in entries.keys().filter(|key| key.resource() == resource) {
+                Self::queue(ledger, entries, key);
+            }
         }
         ledger.end_later();
     }

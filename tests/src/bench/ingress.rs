@@ -49,6 +49,7 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
         .collect::<Result<_, _>>()?;
 
     let twins: Api<Ingress> = Api::namespaced(field.plain_client().await?, field.namespace());
+    let standing: Api<Ingress> = Api::namespaced(field.host_client().await?, field.namespace());
     let mut limit_s = f64::INFINITY;
     for workers in WORKERS {
         say(&format!("a plain client with {workers} workers creates {n} Ingresses"));
@@ -56,8 +57,8 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
         let all: Api<Ingress> = Api::all(field.plain_client().await?);
         watch.spawn(async move { watcher(all, watcher::Config::default()).try_for_each(|_| async { Ok(()) }).await });
         limit_s = limit_s.min(create_all(&twins, bodies.clone(), workers).await?.as_secs_f64());
-        twins.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        standing(&twins, 0).await?;
+        standing.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        until(&standing, 0).await?;
     }
 
     say(&format!("initial sync of {n} Ingresses, then 30 s"));
@@ -68,7 +69,7 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
     let agent = [("K3K_EXPOSE_SYNC_INGRESSES".to_owned(), "true".to_owned())];
     let spending = Spending::of_writes(&field).await?;
     let began = field.start_with(host_api.into(), agent.into()).await?;
-    standing(&twins, n).await?;
+    until(&standing, n).await?;
     let initial_s = began.elapsed().as_secs_f64();
     field.programs()?.agent.wait_ok("/syncz", PATIENCE).await?;
     tokio::time::sleep(SETTLE).await;
@@ -122,9 +123,9 @@ async fn create_all(api: &Api<Ingress>, bodies: Vec<Ingress>, workers: usize) ->
     Ok(began.elapsed())
 }
 
-async fn standing(twins: &Api<Ingress>, n: usize) -> anyhow::Result<()> {
+async fn until(standing: &Api<Ingress>, n: usize) -> anyhow::Result<()> {
     eventually(&format!("{n} Ingresses on the host"), PATIENCE, async || {
-        let found = count(twins).await?;
+        let found = count(standing).await?;
         ensure!(found == n, "{found}");
         anyhow::Ok(())
     })
