@@ -12,6 +12,7 @@ use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::product::AGENT_USER;
 use k3k_expose_tests::wire::delete;
 use k3k_expose_tests::{Rig, took};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use k8s_openapi::api::networking::v1::IngressClass;
 use kube::Api;
 use kube::ResourceExt;
@@ -250,6 +251,38 @@ async fn an_agent_that_does_not_speak_for_ingresses_takes_none_away() -> Result<
     drop(session);
     let _session = stage.say(&tenant, true, &[service, marker]).await?;
     no_twin(&tenant, "shop").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_taken_name_and_a_used_up_quota_refuse_an_ingress_until_they_are_free() -> Result<()> {
+    let namespace = "host-ingress-room";
+    let stage = Stage::new(&[namespace]).await?;
+    let actor = Actor::new(&stage, "ingress-room").await?;
+    actor.serve(&["web"]).await?;
+    let at = actor.tenant.twin_name("shop", NAMESPACE);
+    let api = twins(&actor.tenant, &stage.host);
+    let foreign = ingress(&at, "foreign.example", "/", "anything");
+    let foreign = api.create(&PostParams::default(), &serde_json::from_value(foreign)?).await?;
+    actor.create(&ingress("shop", "shop.host-ingress-room.example", "/", "web")).await?;
+    actor.told("shop", "False/NameTaken").await?;
+    assert_eq!(api.get(&at).await?.spec, foreign.spec);
+    api.delete(&at, &DeleteParams::default()).await?;
+    actor.told("shop", "True/Applied").await?;
+
+    let quotas: Api<ResourceQuota> = Api::namespaced(stage.host.clone(), namespace);
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"count/ingresses.networking.k8s.io": "1"}}});
+    quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
+    eventually("the quota counts", SOON, async || {
+        let status = quotas.get("few").await?.status.and_then(|status| status.used);
+        ensure!(status.is_some_and(|used| used.contains_key("count/ingresses.networking.k8s.io")), "not yet");
+        anyhow::Ok(())
+    })
+    .await?;
+    actor.create(&ingress("more", "more.host-ingress-room.example", "/", "web")).await?;
+    actor.told("more", "False/QuotaExceeded").await?;
+    actor.ingresses().delete("shop", &DeleteParams::default()).await?;
+    actor.told("more", "True/Applied").await?;
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
     let services: Api<Service> = Api::namespaced(field.virtual_client().await?, VIRTUAL_NAMESPACE);
     services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
     let made: Api<Ingress> = Api::namespaced(field.virtual_client().await?, VIRTUAL_NAMESPACE);
-    let wished = (0..n).map(|index| wished(index)).collect::<Result<Vec<_>, _>>()?;
+    let wished = (0..n).map(wished).collect::<Result<Vec<_>, _>>()?;
     create_all(&made, wished, 8).await?;
     let bodies: Vec<Ingress> = made
         .list(&ListParams::default())
