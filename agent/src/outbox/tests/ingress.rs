@@ -1,14 +1,13 @@
 //! Two kinds of object in one outbox.
 
 use k3k_expose_proto::Resource;
-use k3k_expose_proto::ingress::Ingress;
 use k3k_expose_proto::message::Object;
 
 use super::*;
 
 fn ingress(name: &str) -> Change {
     let key = Key::of(Resource::Ingresses, "default", name).unwrap();
-    let object = Object::Ingress(Box::new(Ingress::default()));
+    let object = Object::Ingress(Box::default());
     Change::of(Projected::Wanted { key, uid: uid("i"), object }).unwrap()
 }
 
