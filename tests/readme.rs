@@ -19,7 +19,7 @@ fn advice(reason: Reason) -> &'static str {
         Reason::Adopting => "platform team: turn k3k's own Service sync off; then wait until the host pods are labeled",
         Reason::TwinTerminating => "wait; if it lasts, platform team: look for a finalizer on the host's Service",
         Reason::HostUnavailable => "wait",
-        Reason::WaitingForNumber => "wait",
+        Reason::WaitingForNumber | Reason::WaitingForBackend => "wait",
         Reason::Renumbering => "wait; if it lasts, read the condition's message: this cluster refuses the change",
         Reason::NameTaken => "rename the Service",
         Reason::ClusterIPTaken => "wait, or make the Service again without asking for an address",
@@ -39,6 +39,16 @@ fn advice(reason: Reason) -> &'static str {
             "platform team: a webhook or admission policy of the host denies it; host-api's debug log has the error"
         }
         Reason::HostRefused => "platform team: host-api's debug log has the error",
+        Reason::ClassNotAdmitted => {
+            "name one of the classes that `kubectl get ingressclass` shows as `expose.k3k.io/host-api`"
+        }
+        Reason::HostNotAdmitted => {
+            "choose a host name that the platform team admits for this virtual cluster; no empty one, no wildcard"
+        }
+        Reason::HostTaken => "choose another host name or path",
+        Reason::BackendNotSynced => "make the Service that the Ingress names, and see to it that it is exposed",
+        Reason::AnnotationNotAdmitted => "remove the annotation, or give it a value that the platform team admits",
+        Reason::TlsNotAdmitted => "name a Secret that the platform team admits for this virtual cluster, or none",
         Reason::NotCarried => "read the condition's message: it names the field",
         Reason::Unknown => "upgrade the agent",
     }

@@ -1,7 +1,7 @@
 //! The agent's own account in the virtual cluster: made, mended and given tokens with the administrator's credential,
 //! which is used for nothing else.
 //!
-//! What the account may do is `manifests/agent-rbac.yaml`, built in. An object is written only if it differs, so that a
+//! What the account may do is `manifests/agent-rbac.yaml`, and `agent-rbac-ingress.yaml` where Ingresses are on, built in. An object is written only if it differs, so that a
 //! restart writes nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,7 @@ use crate::reconnect::Backoff;
 use k3k_expose_process::quote::causes;
 
 const MANIFEST: &str = include_str!("../../manifests/agent-rbac.yaml");
+const INGRESS_MANIFEST: &str = include_str!("../../manifests/agent-rbac-ingress.yaml");
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = crate::pins::MANAGER;
 const TOKEN_SECONDS: i64 = 3600;
@@ -35,6 +36,7 @@ const ENSURE: Duration = Duration::from_secs(10);
 /// The account, and the token that its client shows.
 pub(crate) struct Account {
     admin: Mutex<Client>,
+    manifests: &'static [&'static str],
     token: Arc<Mutex<SecretString>>,
     minted: watch::Sender<bool>,
     mend: Notify,
@@ -53,8 +55,15 @@ enum AccountError {
 }
 
 impl Account {
-    pub(crate) fn new(admin: Client) -> Self {
-        Self { admin: Mutex::new(admin), token: Arc::default(), minted: watch::Sender::new(false), mend: Notify::new() }
+    pub(crate) fn new(admin: Client, ingresses: bool) -> Self {
+        let manifests: &[&str] = if ingresses { &[MANIFEST, INGRESS_MANIFEST] } else { &[MANIFEST] };
+        Self {
+            admin: Mutex::new(admin),
+            manifests,
+            token: Arc::default(),
+            minted: watch::Sender::new(false),
+            mend: Notify::new(),
+        }
     }
 
     /// The administrator's credential was minted anew.
@@ -122,7 +131,11 @@ impl Account {
     /// Makes what is missing and mints a token. Gives the token's lifetime.
     async fn ensure(&self) -> Result<Duration, AccountError> {
         let admin = lock(&self.admin).clone();
-        for (resource, wanted) in manifest()? {
+        let mut objects = Vec::new();
+        for text in self.manifests {
+            objects.extend(manifest(text)?);
+        }
+        for (resource, wanted) in objects {
             ensure_object(&admin, &resource, &wanted).await?;
         }
         let request = TokenRequest {
@@ -142,9 +155,9 @@ impl Account {
     }
 }
 
-/// The objects of the manifest with their kinds.
-fn manifest() -> Result<Vec<(ApiResource, DynamicObject)>, AccountError> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(MANIFEST).map_err(|_| AccountError::Manifest)?;
+/// The objects of a manifest with their kinds.
+fn manifest(text: &str) -> Result<Vec<(ApiResource, DynamicObject)>, AccountError> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|_| AccountError::Manifest)?;
     let typed = documents.into_iter().map(|document| {
         let resource = match document.get("kind").and_then(Value::as_str) {
             Some("ServiceAccount") => ApiResource::erase::<ServiceAccount>(&()),
@@ -212,7 +225,7 @@ mod tests {
 
     #[test]
     fn the_manifest_has_exactly_the_account_its_role_and_the_binding() {
-        let manifest = manifest().unwrap();
+        let manifest = manifest(MANIFEST).unwrap();
         let kinds: Vec<&str> = manifest.iter().map(|(resource, _)| resource.kind.as_str()).collect();
         assert_eq!(kinds, ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"]);
         assert!(manifest.iter().all(|(_, object)| object.name_any() == NAME));
@@ -227,6 +240,19 @@ mod tests {
             {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
         ]);
         assert_eq!(role["rules"], expected);
+    }
+
+    #[test]
+    fn ingresses_are_a_role_of_their_own() {
+        let manifest = manifest(INGRESS_MANIFEST).unwrap();
+        let kinds: Vec<&str> = manifest.iter().map(|(resource, _)| resource.kind.as_str()).collect();
+        assert_eq!(kinds, ["ClusterRole", "ClusterRoleBinding"]);
+        let expected = json!([
+            {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": ["get", "list", "watch", "patch"]},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["patch"]},
+            {"apiGroups": ["networking.k8s.io"], "resources": ["ingressclasses"], "verbs": ["list", "create", "delete"]},
+        ]);
+        assert_eq!(manifest[0].1.data["rules"], expected);
     }
 
     #[test]

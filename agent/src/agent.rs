@@ -2,9 +2,10 @@
 //!
 //! Locks are held for single calls only, never while waiting.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use k3k_expose_proto::{Key, Uid};
+use k3k_expose_proto::{Key, Resource, Uid};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant};
 
@@ -24,7 +25,8 @@ pub(crate) struct Agent {
     writes: Notify,
     started: Instant,
     health: Mutex<Health>,
-    reproject: Notify,
+    reproject: watch::Sender<()>,
+    classes: watch::Sender<Option<Vec<String>>>,
     /// Numbers for `/metrics`.
     pub(crate) metrics: Metrics,
 }
@@ -34,18 +36,19 @@ pub(crate) struct Agent {
 pub(crate) struct Health {
     /// The configuration.
     pub(crate) configuration: Result<(), String>,
-    /// The watch on the virtual cluster.
-    pub(crate) watch: Result<(), String>,
+    /// The watches on the virtual cluster.
+    watches: BTreeMap<Resource, Result<(), String>>,
     /// The session with host-api.
     pub(crate) session: Result<(), String>,
 }
 
 impl Agent {
-    /// An agent that has neither listed nor connected.
+    /// An agent that has neither listed nor connected, with or without Ingresses.
     #[must_use]
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(ingresses: bool) -> Self {
+        let watched = Resource::ALL.into_iter().filter(|resource| ingresses || *resource == Resource::Services);
         Self {
-            outbox: Mutex::default(),
+            outbox: Mutex::new(Outbox::default().with_ingresses(ingresses)),
             changes: watch::Sender::new(()),
             lag: Mutex::default(),
             write_back: Mutex::default(),
@@ -53,10 +56,11 @@ impl Agent {
             started: Instant::now(),
             health: Mutex::new(Health {
                 configuration: Ok(()),
-                watch: Err("not started".to_owned()),
+                watches: watched.map(|resource| (resource, Err("not started".to_owned()))).collect(),
                 session: Err("not started".to_owned()),
             }),
-            reproject: Notify::new(),
+            reproject: watch::Sender::new(()),
+            classes: watch::Sender::new(None),
             metrics: Metrics::new(),
         }
     }
@@ -91,9 +95,10 @@ impl Agent {
         refusal
     }
 
-    /// Takes in a complete list, and gives the refusals that are new.
-    pub(crate) fn listed(&self, cluster: &Uid, listed: Vec<Change>) -> Vec<Refusal> {
-        let (refusals, waiting) = self.change(|outbox| (outbox.replace(cluster, listed), outbox.unanswered()));
+    /// Takes in a complete list of one resource, and gives the refusals that are new.
+    pub(crate) fn listed(&self, resource: Resource, cluster: &Uid, listed: Vec<Change>) -> Vec<Refusal> {
+        let (refusals, waiting) =
+            self.change(|outbox| (outbox.replace(resource, cluster, listed), outbox.unanswered()));
         lock(&self.lag).listed(waiting, self.started.elapsed());
         refusals
     }
@@ -135,9 +140,14 @@ impl Agent {
         &self.writes
     }
 
-    /// Wakes the watch when everything has to be projected anew.
-    pub(crate) const fn reproject(&self) -> &Notify {
+    /// Wakes the watches when everything has to be projected anew.
+    pub(crate) const fn reproject(&self) -> &watch::Sender<()> {
         &self.reproject
+    }
+
+    /// The Ingress classes to show, once host-api has said which; `None` leaves what stands as it is.
+    pub(crate) const fn classes(&self) -> &watch::Sender<Option<Vec<String>>> {
+        &self.classes
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -148,8 +158,10 @@ impl Agent {
         lock(&self.health).configuration = state;
     }
 
-    pub(crate) fn set_watch(&self, state: Result<(), String>) {
-        lock(&self.health).watch = state;
+    pub(crate) fn set_watch(&self, resource: Resource, state: Result<(), String>) {
+        if let Some(known) = lock(&self.health).watches.get_mut(&resource) {
+            *known = state;
+        }
         // The session tells of it.
         self.changes.send_replace(());
     }
@@ -160,9 +172,10 @@ impl Agent {
     }
 }
 
-impl Default for Agent {
-    fn default() -> Self {
-        Self::new()
+impl Health {
+    /// Whether every watch fares well; an error is that of the first that does not.
+    pub(crate) fn watch(&self) -> Result<(), String> {
+        self.watches.values().cloned().collect()
     }
 }
 

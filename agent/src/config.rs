@@ -49,6 +49,9 @@ pub struct Raw {
     /// URL of the virtual cluster's API server, as https://HOST:PORT. Used instead of the one in the kubeconfig
     #[arg(long, env = "K3K_EXPOSE_VIRTUAL_SERVER", value_name = "URL", default_value = "https://127.0.0.1:6443")]
     virtual_server: String,
+    /// Whether Ingresses are synchronized too: true or false
+    #[arg(long, env = "K3K_EXPOSE_SYNC_INGRESSES", value_name = "BOOL", default_value = "false")]
+    sync_ingresses: String,
     /// IP address and port of probes and metrics: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = DEFAULT_ADMIN_ADDRESS)]
     admin_address: String,
@@ -73,6 +76,8 @@ pub struct Config {
     pub kubeconfig: PathBuf,
     /// API server of the virtual cluster.
     pub virtual_server: http::Uri,
+    /// Whether Ingresses are synchronized too.
+    pub sync_ingresses: bool,
     /// Where probes and metrics are served.
     pub admin_address: SocketAddr,
     /// What is logged.
@@ -151,6 +156,10 @@ fn virtual_server(raw: &str) -> Result<http::Uri, &'static str> {
     Ok(uri)
 }
 
+fn boolean(raw: &str) -> Result<bool, &'static str> {
+    raw.parse().map_err(|_| "must be true or false")
+}
+
 impl TryFrom<Raw> for Config {
     type Error = Invalid;
 
@@ -161,6 +170,7 @@ impl TryFrom<Raw> for Config {
         let token_file = mistakes.take("token-file", options::path(raw.token_file));
         let kubeconfig = mistakes.take("kubeconfig", options::path(raw.kubeconfig));
         let virtual_server = mistakes.take("virtual-server", virtual_server(&raw.virtual_server));
+        let sync_ingresses = mistakes.take("sync-ingresses", boolean(&raw.sync_ingresses));
         let admin_address = mistakes.take("admin-address", options::address(&raw.admin_address));
         let log = mistakes.take("log", log::Levels::parse(&raw.log));
         let log_format = mistakes.take("log-format", log::Format::parse(&raw.log_format));
@@ -171,6 +181,7 @@ impl TryFrom<Raw> for Config {
                 token_file: token_file?,
                 kubeconfig: kubeconfig?,
                 virtual_server: virtual_server?,
+                sync_ingresses: sync_ingresses?,
                 admin_address: admin_address?,
                 log: log?,
                 log_format: log_format?,
@@ -207,6 +218,7 @@ mod tests {
             "--token-file=",
             "--kubeconfig=",
             "--virtual-server=127.0.0.1:6443",
+            "--sync-ingresses=yes",
             "--admin-address=9464",
             "--log=loud",
             "--log-format=xml",
@@ -245,6 +257,7 @@ mod tests {
             ("--token-file", "K3K_EXPOSE_TOKEN_FILE"),
             ("--kubeconfig", "K3K_EXPOSE_KUBECONFIG"),
             ("--virtual-server", "K3K_EXPOSE_VIRTUAL_SERVER"),
+            ("--sync-ingresses", "K3K_EXPOSE_SYNC_INGRESSES"),
             ("--admin-address", "K3K_EXPOSE_ADMIN_ADDRESS"),
             ("--log", "K3K_EXPOSE_LOG"),
             ("--log-format", "K3K_EXPOSE_LOG_FORMAT"),

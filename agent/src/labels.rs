@@ -10,6 +10,8 @@ const RESERVED: [&str; 3] = ["k3k.io", "kubernetes.io", "k8s.io"];
 const RECOMMENDED: &str = "app.kubernetes.io";
 /// Says who writes the twin, which is host-api.
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Domain of our own annotations.
+const OURS: &str = "expose.k3k.io/";
 /// Holds the whole object as the tenant applied it, reserved keys included.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -24,6 +26,11 @@ pub(crate) fn annotations(
     admitted: &BTreeSet<String>,
 ) -> BTreeMap<String, String> {
     filter(annotations, |key| key != LAST_APPLIED && admitted.contains(key))
+}
+
+/// All annotations but our own, and the one that holds the whole object.
+pub(crate) fn foreign_annotations(annotations: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    filter(annotations, |key| key != LAST_APPLIED && !key.starts_with(OURS))
 }
 
 fn filter(map: Option<&BTreeMap<String, String>>, crosses: impl Fn(&str) -> bool) -> BTreeMap<String, String> {

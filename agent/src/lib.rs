@@ -30,6 +30,7 @@ pub mod session;
 mod sessions;
 mod stream;
 
+mod classes;
 mod range;
 mod reflect;
 mod write_back;
@@ -57,7 +58,7 @@ use crate::sessions::Sessions;
 /// # Errors
 /// When the admin server ends.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let agent = Arc::new(Agent::new());
+    let agent = Arc::new(Agent::new(config.sync_ingresses));
     let sessions = Sessions::new(&agent, &config, &stop);
     tokio::select! {
         served = admin::serve(config.admin_address, Arc::clone(&agent)) => served.context("admin server failed"),
@@ -72,7 +73,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 /// # Errors
 /// When the admin server ends.
 pub async fn run_invalid(invalid: Invalid, stop: CancellationToken) -> anyhow::Result<()> {
-    let agent = Arc::new(Agent::new());
+    let agent = Arc::new(Agent::new(false));
     agent.set_configuration(Err(invalid.to_string()));
     tracing::error!(mistakes = ?invalid.mistakes, "configuration invalid, doing nothing");
     let address: SocketAddr = invalid.admin_address;

@@ -1,14 +1,21 @@
-//! A virtual Service to what it means for both directions: what host-api hears of it, and what the write-back compares
+//! A virtual object to what it means for both directions: what host-api hears of it, and what the write-back compares
 //! with. Pure.
 
-use k3k_expose_proto::{Key, Uid};
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use k3k_expose_proto::message::Object;
+use k3k_expose_proto::{Key, Resource, Uid};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::Resource as Metadata;
+use serde::de::DeserializeOwned;
 
 use crate::packed::Change;
-use crate::project::Projected;
+use crate::project::{Projected, gone, ingress, project};
 use crate::write_back::{Held, Standing, Wish};
 
-/// What was seen of a Service.
+/// What was seen of an object.
 #[derive(Debug)]
 pub(crate) struct Observed {
     pub(crate) key: Key,
@@ -20,11 +27,21 @@ pub(crate) struct Observed {
 
 impl Observed {
     /// `None` for the cluster's own Services.
-    pub(crate) fn of(service: &Service, projected: Projected) -> Option<Self> {
+    fn of(service: &Service, projected: Projected) -> Option<Self> {
         let held = match &projected {
-            Projected::Wanted { service, .. } => Some(Held::of(service)),
+            Projected::Wanted { object: Object::Service(service), .. } => Some(Held::of(service)),
             _ => None,
         };
+        Self::with(projected, held, |wish| Standing::of(service, wish))
+    }
+
+    /// The same of an Ingress, which has no numbers.
+    fn of_ingress(ingress: &Ingress, projected: Projected) -> Option<Self> {
+        let held = matches!(projected, Projected::Wanted { .. }).then(Held::default);
+        Self::with(projected, held, |wish| Standing::of_ingress(ingress, wish))
+    }
+
+    fn with(projected: Projected, held: Option<Held>, standing: impl FnOnce(Wish) -> Option<Standing>) -> Option<Self> {
         let change = Change::of(projected)?;
         let (uid, wish) = match (&change, held) {
             (Change::Wanted(_, uid, packed), Some(held)) => (uid, Wish::Wanted(packed.hash(), held)),
@@ -32,6 +49,43 @@ impl Observed {
             (Change::Gone(_, uid) | Change::Wanted(_, uid, _), _) => (uid, Wish::Nothing),
         };
         let (key, uid) = (change.key().clone(), uid.clone());
-        Some(Self { key, uid, standing: Standing::of(service, wish), change })
+        Some(Self { key, uid, standing: standing(wish), change })
+    }
+}
+
+/// A resource that is watched.
+pub(crate) trait Watched:
+    Metadata<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+    const RESOURCE: Resource;
+
+    /// What is seen of it after an addition or a change.
+    fn observe(&self, admitted: &BTreeSet<String>) -> Option<Observed>;
+
+    /// What is seen of it when it was deleted.
+    fn observe_gone(&self) -> Option<Observed>;
+}
+
+impl Watched for Service {
+    const RESOURCE: Resource = Resource::Services;
+
+    fn observe(&self, admitted: &BTreeSet<String>) -> Option<Observed> {
+        Observed::of(self, project(self, admitted))
+    }
+
+    fn observe_gone(&self) -> Option<Observed> {
+        Observed::of(self, gone(self))
+    }
+}
+
+impl Watched for Ingress {
+    const RESOURCE: Resource = Resource::Ingresses;
+
+    fn observe(&self, _: &BTreeSet<String>) -> Option<Observed> {
+        Observed::of_ingress(self, ingress::project(self))
+    }
+
+    fn observe_gone(&self) -> Option<Observed> {
+        Observed::of_ingress(self, ingress::gone(self))
     }
 }

@@ -10,7 +10,7 @@ mod exchange;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k3k_expose_proto::message::{Answer, Unusable};
-use k3k_expose_proto::{Hash, Key, Outcome, Reason, Tally, Uid};
+use k3k_expose_proto::{Hash, Key, Outcome, Reason, Resource, Tally, Uid};
 
 use crate::ledger::{Ledger, Told};
 use crate::packed::{Change, Packed};
@@ -20,8 +20,10 @@ use crate::packed::{Change, Packed};
 pub struct Outbox {
     virtual_cluster: Option<Uid>,
     admitted: BTreeSet<String>,
-    /// Whether the entries were projected with the admitted keys.
-    projected: bool,
+    /// Whether Ingresses are said too.
+    ingresses: bool,
+    /// Of what there is a complete set, projected with the admitted keys.
+    listed: BTreeSet<Resource>,
     entries: BTreeMap<Key, Entry>,
     refused: BTreeMap<Key, (Uid, &'static str)>,
     wanted: Tally,
@@ -151,20 +153,32 @@ impl Outbox {
         }
     }
 
-    /// Takes in a complete list of one virtual cluster, and gives the refusals that are new.
-    pub fn replace(&mut self, virtual_cluster: &Uid, listed: Vec<Change>) -> Vec<Refusal> {
+    /// The same that says Ingresses too.
+    #[must_use]
+    pub fn with_ingresses(self, ingresses: bool) -> Self {
+        Self { ingresses, ..self }
+    }
+
+    /// Takes in a complete list of one kind of one virtual cluster, and gives the refusals that are new. Of another virtual
+    /// cluster than before nothing stays.
+    pub fn replace(&mut self, resource: Resource, virtual_cluster: &Uid, listed: Vec<Change>) -> Vec<Refusal> {
         let is_other = self.virtual_cluster.as_ref().is_some_and(|known| known != virtual_cluster);
+        let stays =
+            |key: &Key, present: &BTreeSet<Key>| present.contains(key) || (!is_other && key.resource() != resource);
         let present: BTreeSet<Key> = listed.iter().map(|change| change.key().clone()).collect();
-        let vanished: Vec<Key> = self.entries.keys().filter(|key| !present.contains(key)).cloned().collect();
+        let vanished: Vec<Key> = self.entries.keys().filter(|key| !stays(key, &present)).cloned().collect();
         if is_other || !vanished.is_empty() {
             self.break_sessions();
         }
         for key in &vanished {
             self.remove(key);
         }
-        self.refused.retain(|key, _| present.contains(key));
+        self.refused.retain(|key, _| stays(key, &present));
         self.virtual_cluster = Some(virtual_cluster.clone());
-        self.projected = true;
+        if is_other {
+            self.listed.clear();
+        }
+        self.listed.insert(resource);
         listed.into_iter().filter_map(|change| self.apply(change)).collect()
     }
 
@@ -176,8 +190,14 @@ impl Outbox {
 
     /// Whether there is a complete set, projected as host-api admits, to open a session with.
     #[must_use]
-    pub const fn is_ready(&self) -> bool {
-        self.projected
+    pub fn is_ready(&self) -> bool {
+        self.has_listed(Resource::Services) && (!self.ingresses || self.has_listed(Resource::Ingresses))
+    }
+
+    /// Whether there is one of that kind.
+    #[must_use]
+    pub fn has_listed(&self, resource: Resource) -> bool {
+        self.listed.contains(&resource)
     }
 
     fn put(&mut self, key: &Key, uid: Uid, object: Packed) {

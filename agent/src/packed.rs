@@ -1,10 +1,11 @@
-//! A projected Service as the bytes of its JSON, and the change that an event makes. Pure.
+//! A projected object as the bytes of its JSON, and the change that an event makes. Pure.
 //!
 //! Between two sends an object is only kept, never read. Its bytes take about a quarter of what the same Service takes
 //! as a struct, whose maps and lists each hold room to spare.
 
 use k3k_expose_proto::limits::LINE_BYTES;
-use k3k_expose_proto::{Hash, Key, Service, Uid};
+use k3k_expose_proto::message::Object;
+use k3k_expose_proto::{Hash, Key, Resource, Uid};
 
 use crate::project::Projected;
 
@@ -31,9 +32,13 @@ pub enum Change {
 }
 
 impl Packed {
-    fn new(service: &Service) -> Option<Self> {
-        let json = serde_json::to_vec(service).ok()?;
-        (json.len() + ENVELOPE <= LINE_BYTES).then(|| Self { hash: Hash::of(service), json: json.into_boxed_slice() })
+    fn new(object: &Object) -> Option<Self> {
+        let json = match object {
+            Object::Service(service) => serde_json::to_vec(service),
+            Object::Ingress(ingress) => serde_json::to_vec(ingress),
+        };
+        let json = json.ok()?;
+        (json.len() + ENVELOPE <= LINE_BYTES).then(|| Self { hash: object.hash(), json: json.into_boxed_slice() })
     }
 
     pub(crate) const fn hash(&self) -> Hash {
@@ -41,8 +46,11 @@ impl Packed {
     }
 
     /// The object. `None` cannot happen, since the bytes are this process's own.
-    pub(crate) fn unpack(&self) -> Option<Box<Service>> {
-        serde_json::from_slice(&self.json).ok()
+    pub(crate) fn unpack(&self, resource: Resource) -> Option<Object> {
+        match resource {
+            Resource::Services => serde_json::from_slice(&self.json).ok().map(Object::Service),
+            Resource::Ingresses => serde_json::from_slice(&self.json).ok().map(Object::Ingress),
+        }
     }
 }
 
@@ -54,7 +62,7 @@ impl Change {
             Projected::Skip => return None,
             Projected::Gone { key, uid } => Self::Gone(key, uid),
             Projected::Refused { key, uid, why } => Self::Refused(key, uid, why),
-            Projected::Wanted { key, uid, service } => match Packed::new(&service) {
+            Projected::Wanted { key, uid, object } => match Packed::new(&object) {
                 Some(packed) => Self::Wanted(key, uid, packed),
                 None => Self::Refused(key, uid, TOO_LARGE),
             },
@@ -71,9 +79,9 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use k3k_expose_proto::limits::UNUSABLE;
-    use k3k_expose_proto::message::{Object, Put, Unusable};
+    use k3k_expose_proto::message::{Put, Unusable};
     use k3k_expose_proto::service::ServiceType;
-    use k3k_expose_proto::{FromAgent, line};
+    use k3k_expose_proto::{FromAgent, Service, line};
 
     use super::*;
 
@@ -86,20 +94,21 @@ mod tests {
     #[test]
     fn the_largest_object_fits_into_a_line_with_the_longest_key_and_uid() {
         let empty = serde_json::to_vec(&with_label_of(0)).unwrap().len();
-        let largest = with_label_of(LINE_BYTES - ENVELOPE - empty);
+        let object = |bytes| Object::Service(Box::new(with_label_of(bytes)));
+        let largest = object(LINE_BYTES - ENVELOPE - empty);
         let put = Put {
             key: Key::service(&"n".repeat(63), &"s".repeat(63)).unwrap(),
             uid: Uid::parse(&"u".repeat(64)).unwrap(),
-            hash: Hash::of(&largest),
+            hash: largest.hash(),
             seen: u64::MAX,
             unusable: Unusable {
                 cluster_ips: vec!["2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(); UNUSABLE],
                 node_ports: vec![std::num::NonZeroU16::MAX; UNUSABLE],
             },
-            object: Object::Service(Packed::new(&largest).unwrap().unpack().unwrap()),
+            object: Packed::new(&largest).unwrap().unpack(Resource::Services).unwrap(),
         };
         assert!(line::encode(&FromAgent::Put(put)).is_ok());
-        assert_eq!(Packed::new(&with_label_of(LINE_BYTES - ENVELOPE - empty + 1)), None);
+        assert_eq!(Packed::new(&object(LINE_BYTES - ENVELOPE - empty + 1)), None);
     }
 
     #[test]
@@ -109,7 +118,7 @@ mod tests {
         let change = Change::of(Projected::Wanted {
             key: key.clone(),
             uid: uid.clone(),
-            service: Box::new(with_label_of(LINE_BYTES)),
+            object: Object::Service(Box::new(with_label_of(LINE_BYTES))),
         });
         assert_eq!(change, Some(Change::Refused(key, uid, TOO_LARGE)));
     }

@@ -3,10 +3,13 @@
 //! The trap: a field that is not named here does not cross, so whoever adds one raises
 //! [`k3k_expose_proto::version::PROJECTION`].
 
+pub mod ingress;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
+use k3k_expose_proto::message::Object;
 use k3k_expose_proto::service::{
     ClusterIps, IpFamily, IpFamilyPolicy, Port, Protocol, ServiceType, SessionAffinity, TargetPort, TrafficPolicy,
 };
@@ -21,7 +24,7 @@ use crate::renumber;
 /// Services that every cluster makes for itself, by namespace and name.
 const OWN: [(&str, &str); 2] = [("default", "kubernetes"), ("kube-system", "kube-dns")];
 
-/// What an event about a Service means for host-api.
+/// What an event about an object means for host-api.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Projected {
     /// Nothing: the cluster's own Service, or no object that can be named.
@@ -40,7 +43,7 @@ pub enum Projected {
         /// Which object it is.
         uid: Uid,
         /// What crosses of it.
-        service: Box<Service>,
+        object: Object,
     },
     /// It has a value that this build cannot carry.
     Refused {
@@ -65,7 +68,7 @@ pub fn project(service: &v1::Service, admitted: &BTreeSet<String>) -> Projected 
     // A move between its two updates must not look like the end of an exposure.
     let arrived = renumber::arrived(service);
     match fields(arrived.as_ref().unwrap_or(service), admitted) {
-        Ok(service) => Projected::Wanted { key, uid, service: Box::new(service) },
+        Ok(service) => Projected::Wanted { key, uid, object: Object::Service(Box::new(service)) },
         Err(why) => Projected::Refused { key, uid, why },
     }
 }

@@ -3,6 +3,8 @@
 //! The trap: conditions are written by strategic merge, since a merge patch would erase those of others; lists of ports
 //! by merge patch, since a strategic merge fails on one port with two protocols.
 
+mod ingress;
+
 use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k3k_expose_process::quote::causes;
 use k3k_expose_proto::message::{Numbers, Unusable};
-use k3k_expose_proto::{Key, Uid};
+use k3k_expose_proto::{Key, Resource, Uid};
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::events::v1::Event as KubeEvent;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
@@ -24,9 +26,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::account::Account;
 use crate::agent::Agent;
-use crate::observed::Observed;
+use crate::observed::Watched;
 use crate::pins::MANAGER;
-use crate::project::project;
 use crate::range;
 use crate::renumber;
 use crate::write_back::{Event, Job, K3K_FINALIZER, Outcomes, Refusal, SYNCED, Standing, Status, Step};
@@ -72,17 +73,20 @@ impl<'a> Reflect<'a> {
     }
 
     async fn carry_out(&self, job: Job) {
-        let result = match timeout(CALL, self.write(&job)).await {
+        let write = async {
+            match job.key.resource() {
+                Resource::Services => self.write(&job).await.map(|service| self.standing(service.as_ref())),
+                Resource::Ingresses => self.write_ingress(&job).await.map(|ingress| self.standing(ingress.as_ref())),
+            }
+        };
+        let result = match timeout(CALL, write).await {
             Ok(result) => result,
             Err(_) => Err((Refusal::Unavailable, "no answer in time".to_owned())),
         };
         let word = result.as_ref().err().map_or("ok", |(refusal, _)| refusal.word());
         self.agent.metrics.count_write(job.step.word(), word);
         let Outcomes { unusable, events, reflected } = match result {
-            Ok(service) => {
-                let standing = service.and_then(|service| self.standing(&service));
-                self.agent.next_write(|write_back, now| write_back.written(&job, standing, now))
-            }
+            Ok(standing) => self.agent.next_write(|write_back, now| write_back.written(&job, standing, now)),
             Err((refusal, error)) => {
                 let (key, step) = (&job.key, job.step.word());
                 tracing::debug!(%key, step, ?refusal, error, "write refused by the virtual cluster");
@@ -185,9 +189,8 @@ impl<'a> Reflect<'a> {
         Ok(cidrs.any(|cidr| range::contains(cidr, ip)))
     }
 
-    fn standing(&self, service: &Service) -> Option<Standing> {
-        let projected = self.agent.read(|outbox| project(service, outbox.admitted()));
-        Observed::of(service, projected)?.standing
+    fn standing(&self, object: Option<&impl Watched>) -> Option<Standing> {
+        self.agent.read(|outbox| object?.observe(outbox.admitted()))?.standing
     }
 
     /// Tells what happened. An Event that does not get through is no reason to tell it again.
@@ -210,8 +213,8 @@ impl<'a> Reflect<'a> {
             reporting_controller: Some(MANAGER.to_owned()),
             reporting_instance: Some(MANAGER.to_owned()),
             regarding: Some(ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Service".to_owned()),
+                api_version: Some(api_version(job.key.resource()).to_owned()),
+                kind: Some(job.key.resource().kind().to_owned()),
                 name: Some(name.to_owned()),
                 namespace: Some(namespace.to_owned()),
                 uid: Some(job.uid.to_string()),
@@ -223,6 +226,13 @@ impl<'a> Reflect<'a> {
         if let Err((_, error)) = call(events.create(&PostParams::default(), &object)).await {
             tracing::debug!(key = %job.key, error, "event not published");
         }
+    }
+}
+
+const fn api_version(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Services => "v1",
+        Resource::Ingresses => "networking.k8s.io/v1",
     }
 }
 

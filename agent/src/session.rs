@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k3k_expose_proto::message::{ByeReason, Role, Welcome};
+use k3k_expose_proto::message::{ByeReason, HostBeat, Role, Welcome};
 use k3k_expose_proto::{FromAgent, FromHost, Uid, version};
 
 use crate::outbox::{News, Outbox};
@@ -26,11 +26,8 @@ pub enum Heard {
     Promoted,
     /// A new answer.
     Answered(Box<News>),
-    /// Host-api lives, and says whether k3k's own Service sync is on.
-    Beat {
-        /// Whether it is.
-        k3k_syncs: bool,
-    },
+    /// Host-api lives, and says what is the case there.
+    Beat(HostBeat),
     /// The session is over.
     Over(Over),
 }
@@ -44,8 +41,8 @@ pub struct Opened {
     pub role: Role,
     /// When host-api will end it.
     pub ends_in: Duration,
-    /// Whether k3k's own Service sync is on.
-    pub k3k_syncs: bool,
+    /// What a beat would have said.
+    pub host: HostBeat,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -70,7 +67,7 @@ pub enum Over {
     #[error("host-api admits other annotations, so that everything is projected anew")]
     Reproject,
     /// Objects vanished without a word, so that only a new `hello` tells the truth.
-    #[error("the list of services changed without events")]
+    #[error("the list of objects changed without events")]
     Relisted,
     /// Host-api said something that is no message, or out of turn.
     #[error("host-api broke the protocol: {0}")]
@@ -117,7 +114,7 @@ impl Session {
                 outbox.want(generation, &want);
                 Heard::Nothing
             }
-            (Some(_), FromHost::Beat(beat)) => Heard::Beat { k3k_syncs: beat.k3k_syncs },
+            (Some(_), FromHost::Beat(beat)) => Heard::Beat(beat),
         }
     }
 
@@ -173,7 +170,11 @@ impl Session {
             session: welcome.session,
             role: welcome.role,
             ends_in: Duration::from_secs(u64::from(welcome.ends_in_s)),
-            k3k_syncs: welcome.k3k_syncs,
+            host: HostBeat {
+                k3k_syncs: welcome.k3k_syncs,
+                k3k_syncs_ingresses: welcome.k3k_syncs_ingresses,
+                ingress_classes: welcome.ingress_classes,
+            },
             warnings: welcome.warnings,
         })
     }
@@ -233,7 +234,7 @@ fn failure(reason: ByeReason, retry_after_s: Option<u32>) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use k3k_expose_proto::message::{Bye, HostBeat, Limits, Resume};
+    use k3k_expose_proto::message::{Bye, Limits, Resume};
 
     use super::*;
 
@@ -247,13 +248,15 @@ mod tests {
             resume: Resume::Snapshot,
             ends_in_s: 60,
             k3k_syncs: false,
+            k3k_syncs_ingresses: false,
+            ingress_classes: None,
             warnings: Vec::new(),
         })
     }
 
     fn listed() -> Outbox {
         let mut outbox = Outbox::default();
-        outbox.replace(&Uid::parse("c").unwrap(), Vec::new());
+        outbox.replace(k3k_expose_proto::Resource::Services, &Uid::parse("c").unwrap(), Vec::new());
         outbox.hello().unwrap();
         outbox
     }
@@ -262,7 +265,10 @@ mod tests {
     fn the_first_line_is_a_welcome_or_a_bye_and_there_is_one_welcome() {
         let mut outbox = listed();
         let mut session = Session::default();
-        let early = session.hear(&mut outbox, FromHost::Beat(HostBeat { k3k_syncs: false }));
+        let early = session.hear(
+            &mut outbox,
+            FromHost::Beat(HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false, ingress_classes: None }),
+        );
         assert!(matches!(early, Heard::Over(Over::Malformed(_))));
         assert!(matches!(session.hear(&mut outbox, welcome(&[])), Heard::Opened(_)));
         let second = session.hear(&mut outbox, welcome(&[]));
@@ -276,7 +282,7 @@ mod tests {
         let heard = session.hear(&mut outbox, welcome(&["example.com/a"]));
         assert_eq!(heard, Heard::Over(Over::Reproject));
         assert!(!outbox.is_ready());
-        outbox.replace(&Uid::parse("c").unwrap(), Vec::new());
+        outbox.replace(k3k_expose_proto::Resource::Services, &Uid::parse("c").unwrap(), Vec::new());
         outbox.hello().unwrap();
         let heard = Session::default().hear(&mut outbox, welcome(&["example.com/a"]));
         assert!(matches!(heard, Heard::Opened(_)));

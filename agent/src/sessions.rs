@@ -181,7 +181,7 @@ impl<'a> Sessions<'a> {
             self.agent.take(crate::outbox::Outbox::withdraw);
         }
         if matches!(why, Why::Over(Over::Reproject)) {
-            self.agent.reproject().notify_one();
+            self.agent.reproject().send_replace(());
         }
         ended(why, open_for, Some(token))
     }

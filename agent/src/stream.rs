@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use k3k_expose_proto::message::Role;
+use k3k_expose_proto::message::{HostBeat, Role};
 use k3k_expose_proto::{FromAgent, FromHost, limits, line};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
@@ -142,7 +142,7 @@ impl Running<'_> {
                     tracing::info!("this agent speaks for the virtual cluster from now on");
                 }
                 Heard::Answered(news) => self.answer(*news),
-                Heard::Beat { k3k_syncs } => self.agent.write_back(|write_back, _| write_back.k3k_syncs(k3k_syncs)),
+                Heard::Beat(beat) => self.take_in(&beat),
                 Heard::Over(Over::Bye { reason, message, failure }) => {
                     return Some(Over::Bye { reason, message: quote(&message), failure });
                 }
@@ -167,6 +167,18 @@ impl Running<'_> {
         });
     }
 
+    /// What is the case on the host.
+    fn take_in(&self, beat: &HostBeat) {
+        self.agent.write_back(|write_back, _| write_back.k3k(beat));
+        self.agent.classes().send_if_modified(|classes| {
+            let changes = beat.ingress_classes.is_some() && *classes != beat.ingress_classes;
+            if changes {
+                classes.clone_from(&beat.ingress_classes);
+            }
+            changes
+        });
+    }
+
     fn open(&mut self, opened: &Opened) {
         let now = Instant::now();
         // Early enough for a few more tries should the first renewal fail.
@@ -174,8 +186,8 @@ impl Running<'_> {
         self.opened_at = Some(now);
         self.renew_at.send_replace(Some(now + opened.ends_in.mul_f64(share)));
         self.agent.set_session(Ok(()));
+        self.take_in(&opened.host);
         self.agent.write_back(|write_back, _| {
-            write_back.k3k_syncs(opened.k3k_syncs);
             write_back.role(Some(opened.role));
         });
         let (session, role, ends_in) = (&opened.session, opened.role, opened.ends_in);
@@ -214,7 +226,7 @@ impl Running<'_> {
     }
 
     fn is_ready(&self) -> bool {
-        self.agent.health().watch.is_ok()
+        self.agent.health().watch().is_ok()
     }
 }
 

@@ -1,7 +1,12 @@
 //! The virtual side as a whole: kubeconfig to account to watch and write-back, begun anew when the kubeconfig leads elsewhere.
 
+use k3k_expose_proto::Resource;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::Ingress;
+
 use crate::account::Account;
 use crate::agent::Agent;
+use crate::classes::Classes;
 use crate::config::Config;
 use crate::kubeconfig::{Access, KubeconfigFile};
 use crate::reflect::Reflect;
@@ -10,10 +15,12 @@ use crate::watch::Watch;
 /// Runs for as long as it is polled.
 pub(crate) async fn run(agent: &Agent, config: &Config) {
     let mut file = KubeconfigFile::new(&config.kubeconfig, &config.virtual_server);
-    agent.set_watch(Err("the kubeconfig is not there yet".to_owned()));
+    for resource in Resource::ALL {
+        agent.set_watch(resource, Err("the kubeconfig is not there yet".to_owned()));
+    }
     let mut access = file.next().await;
     loop {
-        let account = Account::new(access.admin.clone());
+        let account = Account::new(access.admin.clone(), config.sync_ingresses);
         let client = match account.client(access.anonymous.clone()) {
             Ok(client) => client,
             Err(error) => {
@@ -22,13 +29,17 @@ pub(crate) async fn run(agent: &Agent, config: &Config) {
                 continue;
             }
         };
+        let classes = Classes::new(agent, &account, client.clone());
         let reflect = Reflect::new(agent, &account, client.clone());
-        let mut watch = Watch::new(agent, &account, client);
+        let mut services = Watch::<Service>::new(agent, &account, client.clone());
+        let mut ingresses = Watch::<Ingress>::new(agent, &account, client);
         access = tokio::select! {
             other = elsewhere(&mut file, &access, &account) => other,
             () = account.keep() => return,
-            () = watch.run() => return,
+            () = services.run() => return,
+            () = ingresses.run(), if config.sync_ingresses => return,
             () = reflect.run() => return,
+            () = classes.run(), if config.sync_ingresses => return,
         };
         tracing::info!("kubeconfig leads elsewhere, watch begun anew");
     }

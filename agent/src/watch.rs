@@ -1,4 +1,4 @@
-//! The watch on all Services of the virtual cluster: events to changes in the outbox.
+//! The watch on all objects of one kind in the virtual cluster: events to changes in the outbox.
 //!
 //! The trap: an API server that was reset behind our back answers under the same address with other objects. So the UID
 //! of its `kube-system` namespace is read around every list, and whenever a watch is opened anew before its events are
@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use k3k_expose_proto::{Key, Uid};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::account::Account;
 use crate::agent::Agent;
-use crate::observed::Observed;
+use crate::observed::{Observed, Watched};
 use crate::outbox::Refusal;
 use crate::packed::Change;
-use crate::project::{gone, project};
 use crate::reconnect::Backoff;
 use k3k_expose_process::quote::causes;
 
@@ -36,15 +35,16 @@ const READ: Duration = Duration::from_secs(10);
 const SOUND: Duration = Duration::from_secs(10);
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
-type Events = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<Service>>> + Send>>;
+type Events<K> = Pin<Box<dyn Stream<Item = kube::Result<WatchEvent<K>>> + Send>>;
 
-/// Watches one API server.
-pub(crate) struct Watch<'a> {
+/// Watches one kind of object on one API server.
+pub(crate) struct Watch<'a, K> {
     agent: &'a Agent,
     account: &'a Account,
-    services: Api<Service>,
+    objects: Api<K>,
     namespaces: Api<Namespace>,
     streaming: bool,
+    reproject: tokio::sync::watch::Receiver<()>,
 }
 
 /// How far the watch has come in which cluster.
@@ -89,9 +89,16 @@ impl From<kube::core::Status> for WatchError {
     }
 }
 
-impl<'a> Watch<'a> {
+impl<'a, K: Watched> Watch<'a, K> {
     pub(crate) fn new(agent: &'a Agent, account: &'a Account, client: kube::Client) -> Self {
-        Self { agent, account, services: Api::all(client.clone()), namespaces: Api::all(client), streaming: true }
+        Self {
+            agent,
+            account,
+            objects: Api::all(client.clone()),
+            namespaces: Api::all(client),
+            streaming: true,
+            reproject: agent.reproject().subscribe(),
+        }
     }
 
     /// Watches for as long as it is polled.
@@ -119,7 +126,7 @@ impl<'a> Watch<'a> {
             }
             let error = causes(&error);
             self.agent.metrics.count_watch_restart();
-            self.agent.set_watch(Err(error.clone()));
+            self.agent.set_watch(K::RESOURCE, Err(error.clone()));
             let delay = backoff.delay(fastrand::f64());
             if error == told {
                 tracing::debug!(error, ?delay, "watch interrupted");
@@ -149,11 +156,11 @@ impl<'a> Watch<'a> {
             Some(events) => events,
             None => self.resume(at).await?,
         };
-        self.agent.set_watch(Ok(()));
+        self.agent.set_watch(K::RESOURCE, Ok(()));
         loop {
             let event = tokio::select! {
-                () = self.agent.reproject().notified() => {
-                    if !self.agent.read(crate::outbox::Outbox::is_ready) {
+                _ = self.reproject.changed() => {
+                    if !self.agent.read(|outbox| outbox.has_listed(K::RESOURCE)) {
                         *position = None;
                         return Ok(());
                     }
@@ -169,22 +176,21 @@ impl<'a> Watch<'a> {
     }
 
     /// Applies one event, and gives the position behind it.
-    fn take_in(&self, event: WatchEvent<Service>, version: &str) -> Result<String, WatchError> {
-        let (service, observed) = match event {
-            WatchEvent::Added(service) | WatchEvent::Modified(service) => {
-                let projected = self.agent.read(|outbox| project(&service, outbox.admitted()));
-                let observed = Observed::of(&service, projected);
+    fn take_in(&self, event: WatchEvent<K>, version: &str) -> Result<String, WatchError> {
+        let (object, observed) = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                let observed = self.agent.read(|outbox| object.observe(outbox.admitted()));
                 if let Some(Observed { key, standing: Some(standing), .. }) = &observed {
                     self.agent.write_back(|write_back, _| write_back.seen(key, standing.clone()));
                 }
-                (service, observed)
+                (object, observed)
             }
-            WatchEvent::Deleted(service) => {
-                let observed = Observed::of(&service, gone(&service));
+            WatchEvent::Deleted(object) => {
+                let observed = object.observe_gone();
                 if let Some(Observed { key, uid, .. }) = &observed {
                     self.agent.write_back(|write_back, _| write_back.gone(key, uid));
                 }
-                (service, observed)
+                (object, observed)
             }
             WatchEvent::Bookmark(bookmark) => return Ok(bookmark.metadata.resource_version),
             WatchEvent::Error(status) => return Err((*status).into()),
@@ -192,11 +198,11 @@ impl<'a> Watch<'a> {
         if let Some(observed) = observed {
             tell(self.agent.seen(observed.change));
         }
-        Ok(service.metadata.resource_version.unwrap_or_else(|| version.to_owned()))
+        Ok(object.meta().resource_version.clone().unwrap_or_else(|| version.to_owned()))
     }
 
     /// Opens a watch behind a position, and makes sure that it leads into the same cluster.
-    async fn resume(&self, at: &Position) -> Result<Events, WatchError> {
+    async fn resume(&self, at: &Position) -> Result<Events<K>, WatchError> {
         let events = self.open(&at.version, false).await?;
         if self.cluster().await? != at.cluster {
             return Err(WatchError::OtherCluster);
@@ -205,11 +211,11 @@ impl<'a> Watch<'a> {
     }
 
     /// Lists everything into the outbox. The watch behind a streaming list goes on by itself.
-    async fn list(&mut self) -> Result<(Position, Option<Events>), WatchError> {
+    async fn list(&mut self) -> Result<(Position, Option<Events<K>>), WatchError> {
         let cluster = self.cluster().await?;
         let admitted = self.agent.read(|outbox| outbox.admitted().clone());
         let mut listed = Vec::new();
-        let mut take = |service: &Service| listed.extend(Observed::of(service, project(service, &admitted)));
+        let mut take = |object: &K| listed.extend(object.observe(&admitted));
         let (version, events) = match self.stream_list(&mut take).await? {
             Some((version, events)) => (version, Some(events)),
             None => (self.page_list(&mut take).await?, None),
@@ -223,15 +229,15 @@ impl<'a> Watch<'a> {
         let standing = listed.iter_mut().filter_map(|seen| Some((seen.key.clone(), seen.standing.take()?))).collect();
         let mut changes: Vec<Change> = listed.into_iter().map(|seen: Observed| seen.change).collect();
         changes.retain(|change| !matches!(change, Change::Gone(..)));
-        tracing::info!(%cluster, services = changes.len(), "services listed");
-        self.agent.write_back(|write_back, _| write_back.listed(standing));
-        let refusals = self.agent.listed(&cluster, changes);
+        tracing::info!(%cluster, resource = K::RESOURCE.as_str(), count = changes.len(), "objects listed");
+        self.agent.write_back(|write_back, _| write_back.listed(K::RESOURCE, standing));
+        let refusals = self.agent.listed(K::RESOURCE, &cluster, changes);
         refusals.into_iter().for_each(|refusal| tell(Some(refusal)));
         Ok((Position { cluster, version }, events))
     }
 
     /// `None` where the server has no streaming lists.
-    async fn stream_list(&mut self, take: &mut impl FnMut(&Service)) -> Result<Option<(String, Events)>, WatchError> {
+    async fn stream_list(&mut self, take: &mut impl FnMut(&K)) -> Result<Option<(String, Events<K>)>, WatchError> {
         if !self.streaming {
             return Ok(None);
         }
@@ -250,7 +256,7 @@ impl<'a> Watch<'a> {
                 return Err(WatchError::Late);
             };
             match event.ok_or(WatchError::Incomplete)?? {
-                WatchEvent::Added(service) | WatchEvent::Modified(service) => take(&service),
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => take(&object),
                 WatchEvent::Bookmark(bookmark) if bookmark.metadata.annotations.contains_key(INITIAL_END) => {
                     return Ok(Some((bookmark.metadata.resource_version, events)));
                 }
@@ -261,10 +267,10 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn page_list(&self, take: &mut impl FnMut(&Service)) -> Result<String, WatchError> {
+    async fn page_list(&self, take: &mut impl FnMut(&K)) -> Result<String, WatchError> {
         let mut params = ListParams::default().limit(PAGE);
         loop {
-            let page = timeout(READ, self.services.list(&params)).await.map_err(|_| WatchError::Late)??;
+            let page = timeout(READ, self.objects.list(&params)).await.map_err(|_| WatchError::Late)??;
             page.items.iter().for_each(&mut *take);
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
@@ -273,9 +279,9 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn open(&self, version: &str, initial: bool) -> Result<Events, WatchError> {
+    async fn open(&self, version: &str, initial: bool) -> Result<Events<K>, WatchError> {
         let params = WatchParams { send_initial_events: initial, ..WatchParams::default().timeout(WATCH_SECONDS) };
-        let events = timeout(READ, self.services.watch(&params, version)).await.map_err(|_| WatchError::Late)??;
+        let events = timeout(READ, self.objects.watch(&params, version)).await.map_err(|_| WatchError::Late)??;
         Ok(events.boxed())
     }
 
@@ -291,6 +297,6 @@ impl<'a> Watch<'a> {
 fn tell(refusal: Option<Refusal>) {
     if let Some(Refusal { key, reason, message }) = refusal {
         let key: Key = key;
-        tracing::warn!(%key, reason, message, "service not carried");
+        tracing::warn!(%key, reason, message, "object not carried");
     }
 }

@@ -11,11 +11,12 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use k3k_expose_process::contest::Contest;
-use k3k_expose_proto::message::{Answer, Condition, Ingress, Numbers, Role, Unusable};
-use k3k_expose_proto::{Hash, Key, Outcome, Reason, Uid, limits};
+use k3k_expose_proto::message::{Answer, Condition, HostBeat, Ingress, Numbers, Role, Unusable};
+use k3k_expose_proto::{Hash, Key, Outcome, Reason, Resource, Uid, limits};
 
 pub(crate) use decide::{Status, Step};
 pub(crate) use refusal::Refusal;
+pub(crate) use standing::ingress::{K3K_INGRESS_FINALIZER, SYNCED_ANNOTATION};
 pub(crate) use standing::{Held, K3K_FINALIZER, Standing, Wish};
 pub use words::EVENT_REASONS;
 pub(crate) use words::Event;
@@ -53,14 +54,14 @@ pub(crate) struct WriteBack {
     due: BTreeSet<(Duration, Key)>,
     busy: BTreeSet<Key>,
     /// Unknown until host-api says so, and then nothing of k3k's is touched.
-    k3k_syncs: bool,
+    k3k: HostBeat,
     /// The first snapshot is acknowledged: until then puts have the right of way.
     may_reflect: bool,
     /// What this agent is in the open session. Only the active one writes: another may know better.
     role: Option<Role>,
 }
 
-/// One Service.
+/// One object.
 #[derive(Debug)]
 struct Entry {
     standing: Standing,
@@ -135,7 +136,7 @@ impl Default for WriteBack {
             dirty: BTreeSet::new(),
             due: BTreeSet::new(),
             busy: BTreeSet::new(),
-            k3k_syncs: true,
+            k3k: HostBeat { k3k_syncs: true, k3k_syncs_ingresses: true, ingress_classes: None },
             may_reflect: false,
             role: None,
         }
@@ -180,10 +181,10 @@ impl WriteBack {
         }
     }
 
-    /// All Services of the virtual cluster are these.
-    pub(crate) fn listed(&mut self, all: Vec<(Key, Standing)>) {
+    /// All objects of that kind in the virtual cluster are these.
+    pub(crate) fn listed(&mut self, resource: Resource, all: Vec<(Key, Standing)>) {
         let present: BTreeSet<Key> = all.iter().map(|(key, _)| key.clone()).collect();
-        self.entries.retain(|key, _| present.contains(key));
+        self.entries.retain(|key, _| key.resource() != resource || present.contains(key));
         for (key, standing) in all {
             self.seen(&key, standing);
         }
@@ -218,9 +219,9 @@ impl WriteBack {
         self.dirty.insert(answer.key);
     }
 
-    /// Whether k3k's own Service sync is on.
-    pub(crate) fn k3k_syncs(&mut self, syncs: bool) {
-        if std::mem::replace(&mut self.k3k_syncs, syncs) != syncs {
+    /// What k3k's own syncer does.
+    pub(crate) fn k3k(&mut self, k3k: &HostBeat) {
+        if std::mem::replace(&mut self.k3k, k3k.clone()) != *k3k {
             self.dirty.extend(self.entries.keys().cloned());
         }
     }
@@ -372,7 +373,11 @@ impl WriteBack {
             entry.unusable = Unusable::default();
         }
         let may_reflect = self.may_reflect && self.role == Some(Role::Active);
-        let status = match decide::decide(entry, self.k3k_syncs, may_reflect, now) {
+        let k3k_syncs = match key.resource() {
+            Resource::Services => self.k3k.k3k_syncs,
+            Resource::Ingresses => self.k3k.k3k_syncs_ingresses,
+        };
+        let status = match decide::decide(entry, k3k_syncs, may_reflect, now) {
             Decision::Do(Step::Status(status)) => status,
             Decision::Do(step) => return Some(step),
             rest => {

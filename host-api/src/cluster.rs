@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k3k_expose_proto::Uid;
+use k3k_expose_proto::{Resource as Kind, Uid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::NamespaceResourceScope;
@@ -58,6 +58,9 @@ pub struct Sync {
     /// `spec.sync.services`.
     #[serde(default)]
     pub services: SyncServices,
+    /// `spec.sync.ingresses`.
+    #[serde(default)]
+    pub ingresses: SyncIngresses,
 }
 
 /// `spec.sync.services`.
@@ -67,6 +70,17 @@ pub struct SyncServices {
     #[serde(default = "on")]
     pub enabled: bool,
     /// Labels that a Service must have, to be exposed.
+    #[serde(default)]
+    pub selector: BTreeMap<String, String>,
+}
+
+/// `spec.sync.ingresses`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncIngresses {
+    /// Whether k3k's own syncer writes twins. k3k's default is off.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Labels that an Ingress must have, to be exposed.
     #[serde(default)]
     pub selector: BTreeMap<String, String>,
 }
@@ -82,20 +96,34 @@ pub struct ClusterState {
     pub mass_delete: Option<Uid>,
     /// Labels that a Service must have, to be exposed.
     pub selector: BTreeMap<String, String>,
+    /// The same two of Ingresses.
+    pub ingresses: SyncIngresses,
 }
 
 impl ClusterState {
-    /// Whether the platform team exposes Services with these labels.
+    /// Whether k3k's own syncer writes twins of this kind.
     #[must_use]
-    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    pub const fn k3k_writes(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Services => self.k3k_syncs,
+            Kind::Ingresses => self.ingresses.enabled,
+        }
+    }
+
+    /// Whether the platform team exposes objects of this kind with these labels.
+    #[must_use]
+    pub fn selects(&self, kind: Kind, labels: &BTreeMap<String, String>) -> bool {
+        let selector = match kind {
+            Kind::Services => &self.selector,
+            Kind::Ingresses => &self.ingresses.selector,
+        };
+        selector.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 
     /// Whether both lead to the same decisions.
     #[must_use]
     pub fn says_same_as(&self, other: &Self) -> bool {
-        let decides = |state: &Self| (state.k3k_syncs, state.mass_delete.clone(), state.selector.clone());
-        decides(self) == decides(other)
+        *self == Self { revision: self.revision, ..other.clone() }
     }
 }
 
@@ -108,6 +136,7 @@ impl From<&Cluster> for ClusterState {
             k3k_syncs: cluster.spec.sync.services.enabled,
             mass_delete: allowed.and_then(|uid| Uid::parse(uid).ok()),
             selector: cluster.spec.sync.services.selector.clone(),
+            ingresses: cluster.spec.sync.ingresses.clone(),
         }
     }
 }
@@ -160,6 +189,7 @@ mod tests {
         let cluster: Cluster = serde_json::from_str(r#"{"metadata":{"name":"c"},"spec":{}}"#).unwrap();
         assert_eq!(cluster.spec.mode, Mode::Shared);
         assert!(ClusterState::from(&cluster).k3k_syncs);
+        assert!(!ClusterState::from(&cluster).k3k_writes(Kind::Ingresses));
         let cluster: Cluster =
             serde_json::from_str(r#"{"spec":{"mode":"hcp","sync":{"services":{"enabled":false}}}}"#).unwrap();
         assert_eq!(cluster.spec.mode, Mode::Hcp);
@@ -172,10 +202,13 @@ mod tests {
             serde_json::from_str(r#"{"spec":{"sync":{"services":{"selector":{"a":"1","b":"2"}}}}}"#).unwrap();
         let state = ClusterState::from(&cluster);
         let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect();
-        assert!(state.selects(&labels(&[("a", "1"), ("b", "2"), ("c", "3")])));
-        assert!(!state.selects(&labels(&[("a", "1"), ("b", "3")])) && !state.selects(&labels(&[])));
+        assert!(state.selects(Kind::Services, &labels(&[("a", "1"), ("b", "2"), ("c", "3")])));
+        assert!(
+            !state.selects(Kind::Services, &labels(&[("a", "1"), ("b", "3")]))
+                && !state.selects(Kind::Services, &labels(&[]))
+        );
         let other = ClusterState { selector: BTreeMap::new(), ..state.clone() };
-        assert!(other.selects(&labels(&[])) && !other.says_same_as(&state));
+        assert!(other.selects(Kind::Services, &labels(&[])) && !other.says_same_as(&state));
     }
 
     #[test]

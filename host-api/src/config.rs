@@ -50,6 +50,9 @@ pub struct Raw {
     /// What happens when a cluster IP is held on the host: renumber (both sides move to another one) or report (no twin until it is free)
     #[arg(long, env = "K3K_EXPOSE_CLUSTER_IP_CONFLICT", value_name = "HOW", default_value = "renumber")]
     cluster_ip_conflict: String,
+    /// YAML file that says which Ingresses tenants may have; read again when it changes. Without one none is admitted
+    #[arg(long, env = "K3K_EXPOSE_INGRESS_POLICY_FILE", value_name = "PATH")]
+    ingress_policy_file: Option<String>,
     /// What is logged: error, warn, info, debug, trace or off, also by module, separated by commas
     #[arg(long, env = "K3K_EXPOSE_LOG", value_name = "LEVELS", default_value = "info")]
     log: String,
@@ -110,6 +113,8 @@ pub struct Config {
     pub admin_address: SocketAddr,
     /// What happens when a cluster IP is held on the host.
     pub cluster_ip_conflict: Conflict,
+    /// What tenants' Ingresses may be; nothing without one.
+    pub ingress_policy_file: Option<PathBuf>,
     /// What is logged.
     pub log: log::Levels,
     /// How it is logged.
@@ -161,6 +166,8 @@ impl TryFrom<Raw> for Config {
         let kubeconfig = mistakes.take("kubeconfig", raw.kubeconfig.map(options::path).transpose());
         let admin_address = mistakes.take("admin-address", options::address(&raw.admin_address));
         let cluster_ip_conflict = mistakes.take("cluster-ip-conflict", conflict(&raw.cluster_ip_conflict));
+        let ingress_policy_file =
+            mistakes.take("ingress-policy-file", raw.ingress_policy_file.map(options::path).transpose());
         let log = mistakes.take("log", log::Levels::parse(&raw.log));
         let log_format = mistakes.take("log-format", log::Format::parse(&raw.log_format));
         let complete = || {
@@ -174,6 +181,7 @@ impl TryFrom<Raw> for Config {
                 kubeconfig: kubeconfig?,
                 admin_address: admin_address?,
                 cluster_ip_conflict: cluster_ip_conflict?,
+                ingress_policy_file: ingress_policy_file?,
                 log: log?,
                 log_format: log_format?,
             })
@@ -232,6 +240,7 @@ mod tests {
             "--kubeconfig=",
             "--admin-address=localhost",
             "--cluster-ip-conflict=fight",
+            "--ingress-policy-file=",
             "--log=loud",
             "--log-format=xml",
         ]))

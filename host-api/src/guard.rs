@@ -2,7 +2,7 @@
 
 use k3k_expose_proto::Uid;
 
-use crate::twin::Twin;
+use crate::twin::Marks;
 
 /// An empty snapshot is not believed when more twins than this stand.
 const STANDING: usize = 10;
@@ -25,10 +25,10 @@ pub struct Guard<'a> {
 impl Guard<'_> {
     /// Whether a twin that the virtual cluster does not want may go.
     #[must_use]
-    pub fn may_delete(&self, twin: &Twin) -> bool {
+    pub fn may_delete(&self, marks: &Marks) -> bool {
         let through = self.let_through == Some(self.virtual_cluster);
-        let home = twin.marks.virtual_cluster.as_ref().is_none_or(|home| home == self.virtual_cluster);
-        self.complete && (through || home && !self.emptied) && (twin.marks.ours || self.adopted)
+        let home = marks.virtual_cluster.as_ref().is_none_or(|home| home == self.virtual_cluster);
+        self.complete && (through || home && !self.emptied) && (marks.ours || self.adopted)
     }
 }
 
@@ -43,35 +43,19 @@ pub const fn emptied(before: bool, snapshot: u64, standing: usize, unwanted: usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::twin::Marks;
     use k3k_expose_proto::Key;
-    use k8s_openapi::api::core::v1::ServiceSpec;
-    use std::collections::BTreeMap;
 
     fn uid(text: &str) -> Uid {
         Uid::parse(text).unwrap()
     }
 
-    fn twin(ours: bool, home: Option<&str>) -> Twin {
-        Twin {
-            uid: String::new(),
-            resource_version: String::new(),
-            terminating: false,
-            marks: Marks {
-                tenant: uid("t"),
-                key: Key::service("a", "b").unwrap(),
-                ours,
-                uid: None,
-                virtual_cluster: home.map(uid),
-            },
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            own_labels: Vec::new(),
-            own_annotations: Vec::new(),
-            made_by_k3k: !ours,
-            spec: ServiceSpec::default(),
-            ingress: Vec::new(),
-            conditions: Vec::new(),
+    fn twin(ours: bool, home: Option<&str>) -> Marks {
+        Marks {
+            tenant: uid("t"),
+            key: Key::service("a", "b").unwrap(),
+            ours,
+            uid: None,
+            virtual_cluster: home.map(uid),
         }
     }
 
@@ -93,7 +77,7 @@ mod tests {
             (Guard { adopted: true, ..guard }, twin(false, None), true),
         ];
         for (guard, twin, expected) in table {
-            assert_eq!(guard.may_delete(&twin), expected, "{guard:?} {:?}", twin.marks);
+            assert_eq!(guard.may_delete(&twin), expected, "{guard:?} {:?}", twin);
         }
     }
 

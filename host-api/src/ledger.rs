@@ -8,8 +8,8 @@ mod record;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use k3k_expose_proto::message::{Answer, Object, Put};
-use k3k_expose_proto::{Key, Reason, Tally, Uid};
+use k3k_expose_proto::message::{Answer, Put};
+use k3k_expose_proto::{Key, Reason, Resource, Tally, Uid};
 
 use crate::contest::Contest;
 use crate::notice::NoticeKind;
@@ -28,6 +28,8 @@ pub struct Ledger {
     pub virtual_cluster: Uid,
     /// Version of the agent's projection.
     pub projection: u32,
+    /// The agent speaks for Ingresses too.
+    pub ingresses: bool,
     /// A complete snapshot of that virtual cluster has been taken in by this process.
     pub complete: bool,
     /// The last complete snapshot was empty where too much stands.
@@ -72,6 +74,7 @@ impl Ledger {
             tenant,
             virtual_cluster,
             projection,
+            ingresses: false,
             complete: false,
             emptied: false,
             adopted: false,
@@ -100,6 +103,15 @@ impl Ledger {
             takeovers,
             ..Self::new(self.tenant.clone(), virtual_cluster, projection)
         };
+    }
+
+    /// Whether the agent speaks for objects of this kind. If not, their absence means nothing.
+    #[must_use]
+    pub const fn speaks_for(&self, resource: Resource) -> bool {
+        match resource {
+            Resource::Services => true,
+            Resource::Ingresses => self.ingresses,
+        }
     }
 
     /// Count and root of everything wanted.
@@ -131,7 +143,7 @@ impl Ledger {
 
     /// Takes in an object.
     pub fn put(&mut self, put: Put, phase: &mut Phase) -> Said {
-        let Put { key, uid, hash, seen, unusable, object: Object::Service(service) } = put;
+        let Put { key, uid, hash, seen, unusable, object } = put;
         let (number, said) = match phase {
             Phase::Snapshot { number, said } => (*number, Some(said)),
             Phase::Changes => (0, None),
@@ -151,7 +163,7 @@ impl Ledger {
         // A wish that was outdated counts once the agent has seen what it was told.
         let counts = |seen| old.as_ref().and_then(|old| old.history.given).is_none_or(|given| seen >= given);
         let same = same && unusable.is_empty() && counts(seen) == counts(old.as_ref().map_or(0, |old| old.seen));
-        let object = (!same).then_some(service);
+        let object = (!same).then_some(object);
         let record = match old {
             Some(old) => {
                 let history = if old.uid == uid { old.history } else { History::default() };
@@ -240,7 +252,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k3k_expose_proto::message::Unusable;
+    use k3k_expose_proto::message::{Object, Unusable};
     use k3k_expose_proto::service::ServiceType;
     use k3k_expose_proto::{Hash, Service};
 

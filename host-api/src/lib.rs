@@ -32,6 +32,7 @@ pub mod relabel;
 pub mod servers;
 
 pub mod guard;
+pub mod ingress;
 pub mod name;
 pub mod numbers;
 pub mod plan;

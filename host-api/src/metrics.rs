@@ -85,7 +85,7 @@ impl Metrics {
         let mut gauge = |name, help| add(&mut registry, name, help, Gauge::default());
         let leader = gauge("leader", "Whether this replica serves sessions and writes, as one of all replicas does");
         let sessions = gauge("sessions", "Open sessions");
-        let queued = gauge("queued_services", "Services that wait to be written or are being written");
+        let queued = gauge("queued_services", "Services and Ingresses that wait to be written or are being written");
         let two_writers =
             gauge("two_writers", "Virtual clusters with a session for which k3k's own Service sync is on too");
         let uninjected = gauge("uninjected_server_pods", "Server pods that run without the agent");
@@ -108,7 +108,7 @@ impl Metrics {
         let services = add(
             &mut registry,
             "services",
-            "Services of all virtual clusters by outcome and reason of their answer",
+            "Services and Ingresses of all virtual clusters by outcome and reason of their answer",
             Family::default(),
         );
         let certificate_expiry = add(

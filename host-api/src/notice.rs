@@ -50,6 +50,8 @@ pub enum NoticeKind {
     },
     /// k3k's own Service sync is on, so k3k writes what host-api should write.
     TwoWriters,
+    /// The same of k3k's Ingress sync.
+    TwoWritersOfIngresses,
     /// The Cluster's mode has no tenant pods on the host.
     UnsupportedMode,
     /// A server pod was created without the agent, since it would not have been admitted with it.
@@ -70,6 +72,10 @@ pub enum NoticeKind {
 pub const TWO_WRITERS: &str = "k3k's own Service sync is on, so nothing is written for this virtual cluster until it is \
                                off: set spec.sync.services.enabled to false on the Cluster";
 
+/// The same about Ingresses.
+pub const TWO_WRITERS_OF_INGRESSES: &str = "k3k's own Ingress sync is on, so no Ingress of this virtual cluster is written \
+                                            until it is off: set spec.sync.ingresses.enabled to false on the Cluster";
+
 impl NoticeKind {
     /// The Event's reason.
     #[must_use]
@@ -77,7 +83,7 @@ impl NoticeKind {
         match self {
             Self::WrongVirtualCluster { .. } => "WrongVirtualCluster",
             Self::Emptied { .. } => "VirtualClusterEmptied",
-            Self::TwoWriters => "TwoWriters",
+            Self::TwoWriters | Self::TwoWritersOfIngresses => "TwoWriters",
             Self::UnsupportedMode => "UnsupportedMode",
             Self::NotInjected { .. } => "AgentNotInjected",
             Self::Uninjected { .. } => "AgentMissing",
@@ -105,6 +111,7 @@ impl NoticeKind {
             ),
             Self::Uninjected { namespace, pods } => uninjected(namespace, pods),
             Self::TwoWriters => TWO_WRITERS.to_owned(),
+            Self::TwoWritersOfIngresses => TWO_WRITERS_OF_INGRESSES.to_owned(),
             Self::UnsupportedMode => "exposure is not available in this mode: only a Cluster in shared mode runs its \
                                       pods on the host"
                 .to_owned(),

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use k3k_expose_proto::{Key, Uid};
 use k8s_openapi::api::core::v1::ServiceSpec;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::translate::{Desired, HEADLESS};
@@ -104,12 +105,8 @@ pub fn plan(
         Some(HostService::Twin(twin)) if twin.marks.tenant == *tenant && twin.marks.key == *key => twin,
         Some(_) => return Plan::NameTaken,
     };
-    if twin.terminating {
-        return Plan::Wait;
-    }
-    let home = twin.marks.virtual_cluster.as_ref();
-    if home.is_some_and(|home| *home != desired.virtual_cluster) && let_through != Some(&desired.virtual_cluster) {
-        return Plan::WrongVirtualCluster;
+    if let Some(plan) = obstacle(desired, twin, let_through) {
+        return plan;
     }
     let spec = complete(&desired.spec, &twin.spec);
     let metadata = metadata(desired, twin);
@@ -122,6 +119,16 @@ pub fn plan(
         Step::Over(via) => Plan::Patch(patch(twin, &via, Map::new())),
         Step::Replace => Plan::Replace,
     }
+}
+
+/// Why a twin of whatever resource is not to be written, if it is not.
+pub(crate) fn obstacle<S>(desired: &Desired<S>, twin: &Twin<S>, let_through: Option<&Uid>) -> Option<Plan> {
+    if twin.terminating {
+        return Some(Plan::Wait);
+    }
+    let home = twin.marks.virtual_cluster.as_ref();
+    let stranger = home.is_some_and(|home| *home != desired.virtual_cluster);
+    (stranger && let_through != Some(&desired.virtual_cluster)).then_some(Plan::WrongVirtualCluster)
 }
 
 /// The patch by which a twin lets go of its node ports and keeps the rest.
@@ -229,7 +236,7 @@ fn complete(desired: &ServiceSpec, current: &ServiceSpec) -> ServiceSpec {
 }
 
 /// What of labels and annotations must change: ours are set or taken away, those of others stay.
-fn metadata(desired: &Desired, twin: &Twin) -> Map<String, Value> {
+pub(crate) fn metadata<S>(desired: &Desired<S>, twin: &Twin<S>) -> Map<String, Value> {
     let mut metadata = Map::new();
     let labels = changes(&desired.labels, &twin.labels, &twin.own_labels);
     let annotations = changes(&desired.annotations, &twin.annotations, &twin.own_annotations);
@@ -252,10 +259,15 @@ fn changes(
     set.chain(gone.map(|key| (key.clone(), Value::Null))).collect()
 }
 
-/// A merge patch (RFC 7396) that makes `spec` exactly this, and fails if the twin is another or has moved on.
-fn patch(twin: &Twin, spec: &ServiceSpec, mut metadata: Map<String, Value>) -> Value {
+/// A merge patch (RFC 7396) of metadata and `spec` that fails if the twin is another or has moved on.
+pub(crate) fn guarded<S>(twin: &Twin<S>, mut metadata: Map<String, Value>, spec: &impl Serialize) -> Value {
     metadata.insert("uid".to_owned(), twin.uid.as_str().into());
     metadata.insert("resourceVersion".to_owned(), twin.resource_version.as_str().into());
+    json!({"metadata": metadata, "spec": spec})
+}
+
+/// The patch that makes `spec` exactly this.
+fn patch(twin: &Twin, spec: &ServiceSpec, metadata: Map<String, Value>) -> Value {
     let mut fields = match json!(spec) {
         Value::Object(fields) => fields,
         _ => Map::new(),
@@ -268,7 +280,7 @@ fn patch(twin: &Twin, spec: &ServiceSpec, mut metadata: Map<String, Value>) -> V
             selector.entry(key.as_str()).or_insert(Value::Null);
         }
     }
-    json!({"metadata": metadata, "spec": fields})
+    guarded(twin, metadata, &fields)
 }
 
 fn without_node_ports(current: &ServiceSpec) -> ServiceSpec {

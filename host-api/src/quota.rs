@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ResourceQuota;
 
-/// The quantities that a Service counts against.
-const COUNTED: [&str; 4] = ["services", "services.loadbalancers", "services.nodeports", "count/services"];
+/// The quantities that a Service or an Ingress counts against.
+const COUNTED: [&str; 5] =
+    ["services", "services.loadbalancers", "services.nodeports", "count/services", "count/ingresses.networking.k8s.io"];
 
 /// Namespace and name of a quota.
 pub type QuotaName = (String, String);

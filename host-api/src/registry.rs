@@ -7,6 +7,7 @@
 mod circle;
 mod election;
 mod events;
+mod ingress;
 mod judge;
 mod refused;
 mod room;
@@ -18,9 +19,11 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use k3k_expose_proto::{Key, Reason, Uid};
+use k3k_expose_proto::{Key, Reason, Resource, Uid};
 
 use crate::cluster::ClusterState;
+use crate::ingress::policy::Policy;
+use crate::ingress::store::HostIngresses;
 use crate::ledger::Ledger;
 use crate::notice::Notice;
 use crate::numbers::Conflict;
@@ -45,6 +48,8 @@ pub struct Registry {
     epoch: Uid,
     conflict: Conflict,
     services: HostServices,
+    ingresses: HostIngresses,
+    ingress_policy: Policy,
     ranges: Ranges,
     quotas: Quotas,
     troubles: Troubles,
@@ -109,6 +114,8 @@ impl Registry {
             epoch,
             conflict: Conflict::default(),
             services: HostServices::default(),
+            ingresses: HostIngresses::default(),
+            ingress_policy: Policy::default(),
             ranges: Ranges::default(),
             quotas: Quotas::default(),
             troubles: Troubles::default(),
@@ -184,7 +191,7 @@ impl Registry {
             ..Census::default()
         };
         let in_session = self.tenants.iter().filter(|(_, ledger)| ledger.session.is_some());
-        census.two_writers = in_session.filter(|(tenant, _)| self.k3k_syncs(tenant)).count();
+        census.two_writers = in_session.filter(|(tenant, _)| self.k3k_writes(tenant, Resource::Services)).count();
         for (_, record) in self.tenants.values().flat_map(Ledger::records) {
             *census.objects.entry(record.answer.as_ref().map(|answer| answer.reason)).or_default() += 1;
         }

@@ -22,6 +22,7 @@ use crate::admission::{self, Admission};
 use crate::authorities::Authorities;
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::ingress::file::PolicyFile;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
 use crate::router::Server;
@@ -53,9 +54,14 @@ pub async fn run(config: Config) -> Result<()> {
     let epoch = Uid::parse(&format!("{:032x}", fastrand::u128(..))).context("cannot name this process")?;
     let (hub, notices) = Hub::new(epoch, config.cluster_ip_conflict);
     let hub = Arc::new(hub);
-    let watched =
-        ["services", "clusters", "server-pods", "stateful-sets", "namespaces", "limit-ranges"].map(Ready::new);
-    let [services, clusters, pods, sets, namespaces, ranges] = watched.clone();
+    let policy = config.ingress_policy_file.as_deref().map(PolicyFile::open).transpose()?;
+    let policy = policy.map(|(file, policy)| {
+        hub.with(|registry, _| registry.set_ingress_policy(policy));
+        file
+    });
+    let watched = ["services", "ingresses", "clusters", "server-pods", "stateful-sets", "namespaces", "limit-ranges"]
+        .map(Ready::new);
+    let [services, ingresses, clusters, pods, sets, namespaces, ranges] = watched.clone();
     // Nobody waits for these two: they put right what was done without us.
     let [all_pods, maps] = ["pods", "authorities"].map(Ready::new);
     let watches: Arc<[Ready]> = Arc::new(watched);
@@ -92,6 +98,7 @@ pub async fn run(config: Config) -> Result<()> {
     let watches = async {
         tokio::join!(
             watch::services(Arc::clone(&hub), client.clone(), services.clone()),
+            watch::ingresses(Arc::clone(&hub), client.clone(), ingresses),
             watch::clusters(Arc::clone(&hub), client.clone(), clusters, |event| {
                 known.clusters.apply_watcher_event(event);
                 authorities.look_again();
@@ -128,6 +135,7 @@ pub async fn run(config: Config) -> Result<()> {
         // The others go on for as long as there is work, and then need not be waited for.
         () = watches => anyhow::bail!("a watch ended"),
         () = upkeep => anyhow::bail!("an upkeep ended"),
+        () = follow(policy, Arc::clone(&hub)) => anyhow::bail!("the policy's file is not followed any more"),
         served = listen::reviews(reviews, tls, reviewer) => served.context("admission cannot be served")?,
         () = report::run(client.clone(), Arc::clone(&metrics), notices) => anyhow::bail!("the reporter ended"),
         served = axum::serve(admin_listener, admin) => served.context("probes cannot be served")?,
@@ -135,6 +143,14 @@ pub async fn run(config: Config) -> Result<()> {
     }
     info!("host-api stopped");
     Ok(())
+}
+
+/// Follows the policy's file, if there is one. Never ends.
+async fn follow(policy: Option<PolicyFile>, hub: Arc<Hub>) {
+    match policy {
+        Some(policy) => policy.follow(hub).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The authorities that agents trust, if somebody else than host-api makes certificates.

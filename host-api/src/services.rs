@@ -6,11 +6,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
+use k3k_expose_proto::{Key, Uid};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::ingress::host::Route;
 use crate::twin::{self, HostService, Twin};
 
-/// Namespace and name of a Service of the host.
+/// Namespace and name of a Service, or an Ingress, of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostName {
     /// Its namespace.
@@ -20,10 +23,9 @@ pub struct HostName {
 }
 
 impl HostName {
-    /// Where a Service is.
+    /// Where an object is.
     #[must_use]
-    pub fn of(service: &Service) -> Self {
-        let meta = &service.metadata;
+    pub fn of(meta: &ObjectMeta) -> Self {
         Self { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
     }
 }
@@ -41,6 +43,12 @@ pub enum Blocker {
     Quota(String),
     /// The host's ranges of cluster IPs.
     Ranges,
+    /// A name of an Ingress that somebody else has, or that is not free yet.
+    IngressName(HostName),
+    /// A host and path that somebody else has.
+    Route(Route),
+    /// Whether this Service of that tenant has a twin.
+    Backend(Uid, Key),
 }
 
 /// What an event changed.
@@ -135,9 +143,9 @@ impl HostServices {
     #[must_use]
     pub fn holder(&self, of: &Blocker) -> Option<&HostName> {
         match of {
-            Blocker::Name(_) | Blocker::Quota(_) | Blocker::Ranges => None,
             Blocker::ClusterIp(ip) => self.cluster_ips.get(ip),
             Blocker::NodePort(port) => self.node_ports.get(port),
+            _ => None,
         }
     }
 
@@ -165,7 +173,7 @@ impl HostServices {
     }
 
     fn parse(service: Service) -> (HostName, HostService) {
-        let at = HostName::of(&service);
+        let at = HostName::of(&service.metadata);
         (at, twin::reduce(service))
     }
 
@@ -208,7 +216,8 @@ fn supersedes(known: &HostService, other: &HostService) -> bool {
     revision(known.resource_version()) >= revision(other.resource_version())
 }
 
-fn revision(resource_version: &str) -> u64 {
+/// `metadata.resourceVersion` as a number.
+pub(crate) fn revision(resource_version: &str) -> u64 {
     resource_version.parse().unwrap_or_default()
 }
 

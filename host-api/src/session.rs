@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use k3k_expose_proto::message::{Bye, ByeReason};
+use k3k_expose_proto::message::{Bye, ByeReason, HostBeat};
 use k3k_expose_proto::{Key, Tally, Uid};
 
 use crate::tenant::ServerPod;
@@ -24,6 +24,8 @@ pub struct Session {
     pub virtual_cluster: Uid,
     /// Version of its agent's projection.
     pub projection: u32,
+    /// Whether its agent speaks for Ingresses.
+    pub ingresses: bool,
     /// Whether that pod's API server is ready, by what its agent says.
     pub ready: bool,
     /// What is being said: the whole set, or changes to it.
@@ -35,7 +37,7 @@ pub struct Session {
     /// Ask for everything.
     pub wants_all: bool,
     /// What was told last of k3k's own sync.
-    pub told_k3k_syncs: bool,
+    pub told_beat: HostBeat,
     /// Its agent is to be told that it speaks from now on.
     pub promoted: bool,
     /// It is over, for this reason.

@@ -20,9 +20,9 @@ use crate::twin::{CLUSTER_NAME, MANAGED_BY, MANAGER, VIRTUAL_CLUSTER, VIRTUAL_NA
 /// The word in `clusterIP` of a headless Service.
 pub const HEADLESS: &str = "None";
 
-/// The twin that a virtual Service asks for.
+/// The twin that a virtual object asks for. `S` is the `spec` of its resource.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Desired {
+pub struct Desired<S = ServiceSpec> {
     /// Its name, by k3k's rule.
     pub name: String,
     /// The virtual object's UID.
@@ -36,7 +36,7 @@ pub struct Desired {
     /// The Cluster, not as controller: k3k's status controller looks for `controller: true`.
     pub owner: OwnerReference,
     /// `spec`, with absent numbers where the host may choose.
-    pub spec: ServiceSpec,
+    pub spec: S,
 }
 
 /// Translates a Service of a tenant.
@@ -54,8 +54,20 @@ pub fn translate(
         return Err(Reason::ExternalNameNotExposed);
     }
     let selector = selector(tenant, key, &service.selector)?;
+    Ok(frame(tenant, virtual_cluster, key, uid, &service.labels, spec(service, selector)))
+}
+
+/// What every twin has around its spec: its name, the labels that may cross, the marks, and its owner.
+pub(crate) fn frame<S>(
+    tenant: &Tenant,
+    virtual_cluster: &Uid,
+    key: &Key,
+    uid: &Uid,
+    labels: &BTreeMap<String, String>,
+    spec: S,
+) -> Desired<S> {
     let mut labels: BTreeMap<_, _> =
-        service.labels.iter().filter(|(key, _)| label_may_cross(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        labels.iter().filter(|(key, _)| label_may_cross(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
     labels.insert(CLUSTER_NAME.to_owned(), tenant.cluster().to_owned());
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
     // No annotation of the tenant's is admitted yet, so only the marks are written.
@@ -65,7 +77,7 @@ pub fn translate(
         (VIRTUAL_UID, uid.as_str()),
         (VIRTUAL_CLUSTER, virtual_cluster.as_str()),
     ];
-    Ok(Desired {
+    Desired {
         name: name::twin(key.name(), key.namespace(), tenant.cluster()),
         uid: uid.clone(),
         virtual_cluster: virtual_cluster.clone(),
@@ -78,8 +90,8 @@ pub fn translate(
             uid: tenant.id().to_string(),
             ..OwnerReference::default()
         },
-        spec: spec(service, selector),
-    })
+        spec,
+    }
 }
 
 /// Whether a tenant's label may stand on the twin: no key in the domains of k3k and Kubernetes but `app.kubernetes.io/`.

@@ -9,11 +9,15 @@ mod status;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use k3k_expose_proto::Resource;
 use k3k_expose_proto::message::{Condition, Ingress, Numbers};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 pub use marks::Marks;
+pub(crate) use marks::marks;
+pub(crate) use status::{number, protocol};
 
 /// Label with the Cluster's name, as k3k writes it.
 pub const CLUSTER_NAME: &str = "k3k.io/clusterName";
@@ -60,9 +64,9 @@ pub struct Held {
     pub node_ports: Vec<u16>,
 }
 
-/// A twin, reduced.
+/// A twin, reduced. `S` is the `spec` of its resource.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Twin {
+pub struct Twin<S = ServiceSpec> {
     /// `metadata.uid`.
     pub uid: String,
     /// `metadata.resourceVersion`.
@@ -81,8 +85,8 @@ pub struct Twin {
     pub own_annotations: Vec<String>,
     /// k3k's syncer made it: its manager still stands in `managedFields`.
     pub made_by_k3k: bool,
-    /// `spec`, in the one spelling that [`normalize`] gives.
-    pub spec: ServiceSpec,
+    /// `spec`, in one spelling for each meaning.
+    pub spec: S,
     /// `status.loadBalancer.ingress`.
     pub ingress: Vec<Ingress>,
     /// `status.conditions`.
@@ -95,29 +99,12 @@ pub fn reduce(service: Service) -> HostService {
     let spec = normalize(service.spec.unwrap_or_default());
     let meta = service.metadata;
     let resource_version = meta.resource_version.clone().unwrap_or_default();
-    let Some(marks) = marks::marks(&meta) else {
+    let Some(marks) = marks(&meta, Resource::Services) else {
         return HostService::Foreign(Foreign { resource_version, numbers: held(&spec) });
     };
-    let made_by_k3k = marks::made_by_k3k(&meta);
-    let own_labels = marks::own_keys(&meta, "f:labels");
-    let own_annotations = marks::own_keys(&meta, "f:annotations");
-    let mut annotations = meta.annotations.unwrap_or_default();
-    annotations.remove(LAST_APPLIED);
     let status = service.status.unwrap_or_default();
-    HostService::Twin(Box::new(Twin {
-        uid: meta.uid.unwrap_or_default(),
-        resource_version,
-        terminating: meta.deletion_timestamp.is_some(),
-        marks,
-        labels: meta.labels.unwrap_or_default(),
-        annotations,
-        own_labels,
-        own_annotations,
-        made_by_k3k,
-        ingress: status::ingress(&status),
-        conditions: status::conditions(&status),
-        spec,
-    }))
+    let (ingress, conditions) = (status::ingress(&status), status::conditions(&status));
+    HostService::Twin(Box::new(Twin::new(meta, marks, spec, ingress, conditions)))
 }
 
 impl HostService {
@@ -149,19 +136,33 @@ impl HostService {
     }
 }
 
-impl Twin {
-    /// What it holds.
+impl<S> Twin<S> {
+    /// A twin of whatever resource, by its metadata and what of the rest is its own.
     #[must_use]
-    pub fn held(&self) -> Held {
-        held(&self.spec)
+    pub fn new(meta: ObjectMeta, marks: Marks, spec: S, ingress: Vec<Ingress>, conditions: Vec<Condition>) -> Self {
+        let made_by_k3k = marks::made_by_k3k(&meta);
+        let own_labels = marks::own_keys(&meta, "f:labels");
+        let own_annotations = marks::own_keys(&meta, "f:annotations");
+        let mut annotations = meta.annotations.unwrap_or_default();
+        annotations.remove(LAST_APPLIED);
+        Self {
+            uid: meta.uid.unwrap_or_default(),
+            resource_version: meta.resource_version.unwrap_or_default(),
+            terminating: meta.deletion_timestamp.is_some(),
+            marks,
+            labels: meta.labels.unwrap_or_default(),
+            annotations,
+            own_labels,
+            own_annotations,
+            made_by_k3k,
+            spec,
+            ingress,
+            conditions,
+        }
     }
+}
 
-    /// Whether it asks for a load balancer.
-    #[must_use]
-    pub fn is_balancer(&self) -> bool {
-        self.spec.type_.as_deref() == Some("LoadBalancer")
-    }
-
+impl<S: PartialEq> Twin<S> {
     /// Whether two states differ in what we are to keep. Status and revision are others' business.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
@@ -186,6 +187,20 @@ impl Twin {
             || self.spec != after.spec
             || lost(&self.own_labels, &self.labels, &after.labels)
             || lost(&self.own_annotations, &self.annotations, &after.annotations)
+    }
+}
+
+impl Twin {
+    /// What it holds.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        held(&self.spec)
+    }
+
+    /// Whether it asks for a load balancer.
+    #[must_use]
+    pub fn is_balancer(&self) -> bool {
+        self.spec.type_.as_deref() == Some("LoadBalancer")
     }
 
     /// The numbers that the host holds for it.

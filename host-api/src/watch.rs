@@ -1,4 +1,4 @@
-//! Watches of the host: Services, Clusters and server pods, each into the registry. I/O.
+//! Watches of the host: Services, Ingresses, Clusters and server pods, each into the registry. I/O.
 
 pub mod room;
 pub mod surroundings;
@@ -12,6 +12,7 @@ use futures::{Stream, TryStreamExt};
 use k3k_expose_process::quote::causes;
 use k3k_expose_proto::Uid;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::core::PartialObjectMeta;
 use kube::runtime::utils::ResetTimerBackoff;
 use kube::runtime::watcher::{self, Event, ExponentialBackoff};
@@ -36,7 +37,7 @@ pub async fn services(hub: Arc<Hub>, client: Client, ready: Ready) {
         hub.with(|registry, now| match event {
             Event::Init => listed.clear(),
             Event::InitApply(service) => {
-                listed.insert(HostName::of(&service));
+                listed.insert(HostName::of(&service.metadata));
                 registry.service_seen(service, now);
             }
             Event::InitDone => {
@@ -45,11 +46,39 @@ pub async fn services(hub: Arc<Hub>, client: Client, ready: Ready) {
             }
             Event::Apply(service) => registry.service_seen(service, now),
             Event::Delete(service) => {
-                registry.service_gone(&HostName::of(&service), service.metadata.resource_version.as_deref(), now);
+                registry.service_gone(
+                    &HostName::of(&service.metadata),
+                    service.metadata.resource_version.as_deref(),
+                    now,
+                );
             }
         });
     };
     drive("services", watch(Api::all(client), watcher::Config::default()), &mut handle).await;
+}
+
+/// Watches all Ingresses: any of them may have a host and path that a twin asks for. Never ends.
+pub async fn ingresses(hub: Arc<Hub>, client: Client, ready: Ready) {
+    let mut listed = BTreeSet::new();
+    let mut handle = |event: Event<Ingress>| {
+        hub.with(|registry, now| match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(ingress) => {
+                listed.insert(HostName::of(&ingress.metadata));
+                registry.ingress_seen(ingress, now);
+            }
+            Event::InitDone => {
+                registry.ingresses_listed(&std::mem::take(&mut listed), now);
+                ready.up();
+            }
+            Event::Apply(ingress) => registry.ingress_seen(ingress, now),
+            Event::Delete(ingress) => {
+                let meta = &ingress.metadata;
+                registry.ingress_gone(&HostName::of(meta), meta.resource_version.as_deref(), now);
+            }
+        });
+    };
+    drive("ingresses", watch(Api::all(client), watcher::Config::default()), &mut handle).await;
 }
 
 /// Watches all Clusters; `handed_on` gets each event too. Never ends.

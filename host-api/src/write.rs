@@ -10,11 +10,12 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k3k_expose_process::quote::causes;
-use k3k_expose_proto::{Hash, Key, Uid};
+use k3k_expose_proto::{Hash, Key, Resource, Uid};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::networking::v1::IPAddress;
+use k8s_openapi::api::networking::v1::{IPAddress, Ingress};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
+use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -102,9 +103,12 @@ impl Writer {
                     Err(refusal) => return give_up(refusal),
                 },
                 Task::Create(at, service) => (at, self.create(at, service, patience).await),
-                Task::Patch(at, patch) => (at, self.patch(at, patch, patience).await),
+                Task::CreateIngress(at, ingress) => (at, self.create_ingress(at, ingress, patience).await),
+                Task::Patch(at, patch) => (at, self.patch(key.resource(), at, patch, patience).await),
                 Task::Delete { at, uid, resource_version } => {
-                    let result = self.delete(at, uid.clone(), resource_version.clone(), patience).await;
+                    let preconditions =
+                        Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) };
+                    let result = self.delete(key.resource(), at, preconditions, patience).await;
                     if result.is_ok() && self.hub.with(|registry, _| registry.deleted(tenant, key)) {
                         return false;
                     }
@@ -119,7 +123,7 @@ impl Writer {
                     return give_up(refusal);
                 }
                 Err(refusal @ (Refusal::Conflict | Refusal::Exists | Refusal::Absent | Refusal::Held(_))) => {
-                    match self.read(at).await {
+                    match self.read(key.resource(), at).await {
                         Err(unread) => return give_up(unread),
                         // Only now is it known that the number, not the name, was in the way.
                         Ok(false) if matches!(refusal, Refusal::Held(_)) => {
@@ -162,36 +166,71 @@ impl Writer {
         Ok(())
     }
 
-    async fn patch(&self, at: &HostName, patch: &serde_json::Value, patience: Duration) -> Result<(), Refusal> {
+    async fn create_ingress(&self, at: &HostName, ingress: &Ingress, patience: Duration) -> Result<(), Refusal> {
+        let params = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
+        let created = self.call(Verb::Create, at, patience, self.ingresses(at).create(&params, ingress)).await?;
+        self.hub.with(|registry, now| registry.ingress_answered(created, now));
+        Ok(())
+    }
+
+    async fn patch(&self, of: Resource, at: &HostName, patch: &Value, patience: Duration) -> Result<(), Refusal> {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let patched = self.services(at);
-        let patched =
-            self.call(Verb::Patch, at, patience, patched.patch(&at.name, &params, &Patch::Merge(patch))).await?;
-        self.hub.with(|registry, now| registry.service_answered(patched, now));
+        let patch = Patch::Merge(patch);
+        match of {
+            Resource::Services => {
+                let services = self.services(at);
+                let patched = self.call(Verb::Patch, at, patience, services.patch(&at.name, &params, &patch)).await?;
+                self.hub.with(|registry, now| registry.service_answered(patched, now));
+            }
+            Resource::Ingresses => {
+                let ingresses = self.ingresses(at);
+                let patched = self.call(Verb::Patch, at, patience, ingresses.patch(&at.name, &params, &patch)).await?;
+                self.hub.with(|registry, now| registry.ingress_answered(patched, now));
+            }
+        }
         Ok(())
     }
 
     async fn delete(
         &self,
+        of: Resource,
         at: &HostName,
-        uid: String,
-        resource_version: String,
+        preconditions: Preconditions,
         patience: Duration,
     ) -> Result<(), Refusal> {
-        let preconditions = Preconditions { uid: Some(uid), resource_version: Some(resource_version) };
         let params = DeleteParams::background().preconditions(preconditions);
-        self.call(Verb::Delete, at, patience, self.services(at).delete(&at.name, &params)).await.map(|_| ())
+        match of {
+            Resource::Services => {
+                self.call(Verb::Delete, at, patience, self.services(at).delete(&at.name, &params)).await.map(drop)
+            }
+            Resource::Ingresses => {
+                self.call(Verb::Delete, at, patience, self.ingresses(at).delete(&at.name, &params)).await.map(drop)
+            }
+        }
     }
 
-    /// Reads a Service live, and tells whether it is there.
-    async fn read(&self, at: &HostName) -> Result<bool, Refusal> {
-        let found = self.call(Verb::Get, at, CALL, self.services(at).get_opt(&at.name)).await?;
-        let there = found.is_some();
-        self.hub.with(|registry, now| match found {
-            Some(service) => registry.service_read(service, now),
-            None => registry.service_gone(at, None, now),
-        });
-        Ok(there)
+    /// Reads an object live, and tells whether it is there.
+    async fn read(&self, of: Resource, at: &HostName) -> Result<bool, Refusal> {
+        match of {
+            Resource::Services => {
+                let found = self.call(Verb::Get, at, CALL, self.services(at).get_opt(&at.name)).await?;
+                let there = found.is_some();
+                self.hub.with(|registry, now| match found {
+                    Some(service) => registry.service_read(service, now),
+                    None => registry.service_gone(at, None, now),
+                });
+                Ok(there)
+            }
+            Resource::Ingresses => {
+                let found = self.call(Verb::Get, at, CALL, self.ingresses(at).get_opt(&at.name)).await?;
+                let there = found.is_some();
+                self.hub.with(|registry, now| match found {
+                    Some(ingress) => registry.ingress_read(ingress, now),
+                    None => registry.ingress_gone(at, None, now),
+                });
+                Ok(there)
+            }
+        }
     }
 
     /// Looks live for the holders of the cluster IPs that a refused call asked for, as far as they are not known. A holder that
@@ -208,7 +247,7 @@ impl Writer {
             if parent.resource == "services" && parent.group.unwrap_or_default().is_empty() {
                 let parent = HostName { namespace: parent.namespace.unwrap_or_default(), name: parent.name };
                 // What is read is known from then on, and its release is an event.
-                let _ = self.read(&parent).await;
+                let _ = self.read(Resource::Services, &parent).await;
             } else {
                 self.hub.with(|registry, now| registry.address_read(tenant, key, ip, now));
             }
@@ -230,6 +269,10 @@ impl Writer {
     }
 
     fn services(&self, at: &HostName) -> Api<Service> {
+        Api::namespaced(self.client.clone(), &at.namespace)
+    }
+
+    fn ingresses(&self, at: &HostName) -> Api<Ingress> {
         Api::namespaced(self.client.clone(), &at.namespace)
     }
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longest DNS label, in bytes (RFC 1123; Kubernetes names of Services and Namespaces).
 const MAX_LABEL: usize = 63;
+/// Longest DNS subdomain, in bytes (RFC 1123; most other Kubernetes names).
+const MAX_SUBDOMAIN: usize = 253;
 /// Longest UID taken, in bytes. The API server draws UUIDs (36), but promises no form.
 const MAX_UID: usize = 64;
 
@@ -15,17 +17,41 @@ const MAX_UID: usize = 64;
 pub enum Resource {
     /// `v1/Service`.
     Services,
+    /// `networking.k8s.io/v1/Ingress`.
+    Ingresses,
 }
 
 impl Resource {
-    const fn as_str(self) -> &'static str {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Services, Self::Ingresses];
+
+    /// The plural in URLs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Services => "services",
+            Self::Ingresses => "ingresses",
+        }
+    }
+
+    /// The `kind` of one object, for people.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Services => "Service",
+            Self::Ingresses => "Ingress",
+        }
+    }
+
+    fn is_name(self, text: &str) -> bool {
+        match self {
+            Self::Services => is_dns_label(text),
+            Self::Ingresses => is_dns_subdomain(text),
         }
     }
 }
 
-/// Where a virtual object is: `services/<namespace>/<name>`, both parts DNS labels.
+/// Where a virtual object is: `<resource>/<namespace>/<name>`, with a name as that resource has them.
 ///
 /// A clone shares the text, since both sides keep a key in several indexes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,24 +64,34 @@ impl Key {
     /// # Errors
     /// [`InvalidKey`] when either part is no DNS label.
     pub fn service(namespace: &str, name: &str) -> Result<Self, InvalidKey> {
-        Self::parse(&format!("{}/{namespace}/{name}", Resource::Services.as_str()))
+        Self::of(Resource::Services, namespace, name)
+    }
+
+    /// The key of an object of that kind.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] when either part is no name.
+    pub fn of(resource: Resource, namespace: &str, name: &str) -> Result<Self, InvalidKey> {
+        Self::parse(&format!("{}/{namespace}/{name}", resource.as_str()))
     }
 
     /// Parses the wire form.
     ///
     /// # Errors
-    /// [`InvalidKey`] for an unknown resource, a wrong number of parts, or a part that is no DNS label.
+    /// [`InvalidKey`] for an unknown resource, a wrong number of parts, or a part that is no name.
     pub fn parse(text: &str) -> Result<Self, InvalidKey> {
         let mut parts = text.split('/');
-        let known = parts.next() == Some(Resource::Services.as_str());
-        let labels = parts.next().is_some_and(is_dns_label) && parts.next().is_some_and(is_dns_label);
-        if known && labels && parts.next().is_none() { Ok(Self(text.into())) } else { Err(InvalidKey) }
+        let word = parts.next();
+        let resource = Resource::ALL.into_iter().find(|resource| Some(resource.as_str()) == word).ok_or(InvalidKey)?;
+        let named = parts.next().is_some_and(is_dns_label) && parts.next().is_some_and(|name| resource.is_name(name));
+        if named && parts.next().is_none() { Ok(Self(text.into())) } else { Err(InvalidKey) }
     }
 
     /// The kind of object.
     #[must_use]
-    pub const fn resource(&self) -> Resource {
-        Resource::Services
+    pub fn resource(&self) -> Resource {
+        // A key that was parsed begins with one of two words, which differ in their first letter.
+        if self.0.starts_with('i') { Resource::Ingresses } else { Resource::Services }
     }
 
     /// The virtual namespace.
@@ -101,13 +137,19 @@ impl Uid {
 
 /// A key that names no object which may cross.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a key of the form services/<namespace>/<name>")]
+#[error("not a key of the form <resource>/<namespace>/<name>")]
 pub struct InvalidKey;
 
 /// A text that cannot be a UID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a uid of 1 to 64 letters, digits and dashes")]
 pub struct InvalidUid;
+
+/// RFC 1123 subdomain, the form of most names in Kubernetes.
+#[must_use]
+pub fn is_dns_subdomain(text: &str) -> bool {
+    text.len() <= MAX_SUBDOMAIN && text.split('.').all(is_dns_label)
+}
 
 /// RFC 1123 label, the form that Kubernetes asks of the names used here.
 fn is_dns_label(text: &str) -> bool {
@@ -176,6 +218,9 @@ mod tests {
         let key = Key::service("default", "web-1").unwrap();
         assert_eq!((key.namespace(), key.name()), ("default", "web-1"));
         assert_eq!(key.as_str(), "services/default/web-1");
+        assert_eq!(key.resource(), Resource::Services);
+        let key = Key::of(Resource::Ingresses, "default", "shop.example").unwrap();
+        assert_eq!((key.resource(), key.namespace(), key.name()), (Resource::Ingresses, "default", "shop.example"));
     }
 
     #[test]
@@ -197,6 +242,10 @@ mod tests {
             "services/../b",
             "services/a/\u{e9}",
             &format!("services/a/{long}"),
+            "ingresses/a.b/c",
+            "ingresses/a/b..c",
+            "ingresses/a/.b",
+            &format!("ingresses/a/{}", ["a"; 128].join(".")),
         ] {
             assert_eq!(Key::parse(text), Err(InvalidKey), "{text:?}");
         }

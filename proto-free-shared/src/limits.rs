@@ -8,10 +8,20 @@ pub const LINE_BYTES: usize = 64 * 1024;
 pub const LINE_DEPTH: usize = 16;
 /// Most puts that an agent has under way without an answer, unless `welcome` says less.
 pub const IN_FLIGHT: u32 = 256;
-/// Most keys in one `want` line: with the longest keys that is half a line.
-pub const WANT_KEYS: usize = 200;
+/// Most keys in one `want` line: with the longest keys that is three quarters of a line.
+pub const WANT_KEYS: usize = 150;
 /// Most cluster IPs, and most node ports, that a `put` calls unusable.
 pub const UNUSABLE: usize = 8;
+/// Most rules, entries of TLS, and hosts in one of these, of an Ingress.
+pub const INGRESS_RULES: usize = 64;
+/// Most paths of an Ingress, over all rules.
+pub const INGRESS_PATHS: usize = 256;
+/// Longest host name of an Ingress, in bytes (RFC 1123).
+pub const INGRESS_HOST: usize = 253;
+/// Longest path of an Ingress, in bytes.
+pub const INGRESS_PATH: usize = 1024;
+/// Most Ingress classes that an agent shows.
+pub const INGRESS_CLASSES: usize = 32;
 /// Mean time between two beats of one side.
 pub const BEAT: Duration = Duration::from_secs(15);
 /// A side from which nothing came for this long is gone.

@@ -2,12 +2,14 @@
 //!
 //! State travels, never operations: a `put` carries the whole object, an `answer` replaces every earlier one of its key.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::Resource;
+use crate::ingress;
+use crate::key::{Resource, is_dns_subdomain};
 use crate::service::Protocol;
 use crate::{Hash, Key, Outcome, Reason, Root, Service, Uid, limits};
 
@@ -73,6 +75,8 @@ impl Message for FromAgent {
             }
             Self::Put(put) => match (put.key.resource(), &put.object) {
                 (Resource::Services, Object::Service(_)) => Ok(()),
+                (Resource::Ingresses, Object::Ingress(ingress)) => ingress.check(),
+                _ => Err("object is of another kind than its key"),
             },
             _ => Ok(()),
         }
@@ -81,6 +85,17 @@ impl Message for FromAgent {
 
 impl Message for FromHost {
     const NAMES: &'static [&'static str] = &["welcome", "answer", "want", "beat", "bye"];
+
+    fn check(&self) -> Result<(), &'static str> {
+        let classes = match self {
+            Self::Welcome(welcome) => welcome.ingress_classes.as_deref(),
+            Self::Beat(beat) => beat.ingress_classes.as_deref(),
+            _ => None,
+        };
+        let classes = classes.unwrap_or_default();
+        let sound = classes.len() <= limits::INGRESS_CLASSES && classes.iter().all(|name| is_dns_subdomain(name));
+        if sound { Ok(()) } else { Err("ingressClasses has too many names, or one that is none") }
+    }
 }
 
 /// An agent introduces itself. Who it *is* comes from its token alone.
@@ -99,6 +114,9 @@ pub struct Hello {
     pub count: u64,
     /// Their root.
     pub root: Root,
+    /// Whether it speaks for Ingresses too. If not, their absence means nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ingresses: bool,
     /// The last answer that it has, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
@@ -122,7 +140,7 @@ pub struct Put {
     pub key: Key,
     /// Which object it is.
     pub uid: Uid,
-    /// Hash of the Service in `object`, given back by the answer.
+    /// [`Object::hash`], given back by the answer.
     pub hash: Hash,
     /// Version of the last answer for this key that the agent had when it read the object; 0 for none.
     #[serde(default)]
@@ -160,6 +178,28 @@ impl Unusable {
 pub enum Object {
     /// A Service.
     Service(Box<Service>),
+    /// An Ingress.
+    Ingress(Box<ingress::Ingress>),
+}
+
+impl Object {
+    /// Hash of what is in it.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        match self {
+            Self::Service(service) => Hash::of(service),
+            Self::Ingress(ingress) => Hash::of(ingress),
+        }
+    }
+
+    /// `metadata.labels`, as far as they cross.
+    #[must_use]
+    pub const fn labels(&self) -> &BTreeMap<String, String> {
+        match self {
+            Self::Service(service) => &service.labels,
+            Self::Ingress(ingress) => &ingress.labels,
+        }
+    }
 }
 
 /// The object at a key is gone from the virtual cluster, or going.
@@ -212,6 +252,12 @@ pub struct Welcome {
     /// As in [`HostBeat::k3k_syncs`].
     #[serde(default = "unknown_sync")]
     pub k3k_syncs: bool,
+    /// As in [`HostBeat::k3k_syncs_ingresses`].
+    #[serde(default = "unknown_sync")]
+    pub k3k_syncs_ingresses: bool,
+    /// As in [`HostBeat::ingress_classes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_classes: Option<Vec<String>>,
     /// What the operator should know.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -365,11 +411,22 @@ pub struct HostBeat {
     /// Whether k3k's own Service sync is on, so that what k3k wrote in the virtual cluster is still k3k's.
     #[serde(default = "unknown_sync")]
     pub k3k_syncs: bool,
+    /// The same of its Ingress sync.
+    #[serde(default = "unknown_sync")]
+    pub k3k_syncs_ingresses: bool,
+    /// Ingress classes that tenants may use, at most [`limits::INGRESS_CLASSES`], for the agent to show; `None` says nothing of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_classes: Option<Vec<String>>,
 }
 
 /// A host-api that says nothing of k3k's sync gives no leave to touch what is k3k's.
 const fn unknown_sync() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that skip_serializing_if asks for")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The session ends.

@@ -59,6 +59,8 @@ reasons! {
     TwinTerminating => Pending,
     /// Another Service of the same virtual cluster still has the number on the host and is about to let go of it.
     WaitingForNumber => Pending,
+    /// A backend's Service has no twin yet, and is about to have one.
+    WaitingForBackend => Pending,
     /// The agent is giving the virtual object the numbers that its twin has.
     Renumbering => Pending,
     /// The host's API server did not take the write; host-api tries again.
@@ -91,6 +93,18 @@ reasons! {
     AdmissionDenied => Rejected,
     /// The host's API server refuses the object.
     HostRefused => Rejected,
+    /// The platform team does not admit the Ingress class, or the Ingress names none.
+    ClassNotAdmitted => Rejected,
+    /// A host name of the Ingress is empty, a wildcard, or not one that the platform team admits for this virtual cluster.
+    HostNotAdmitted => Rejected,
+    /// Another Ingress of the host has the host name with that path.
+    HostTaken => Rejected,
+    /// A backend is no Service, or one that is not exposed.
+    BackendNotSynced => Rejected,
+    /// The platform team does not admit an annotation, or its value.
+    AnnotationNotAdmitted => Rejected,
+    /// The platform team does not admit a Secret that the Ingress names.
+    TlsNotAdmitted => Rejected,
     /// The object has a value that the agent cannot carry.
     NotCarried => Rejected,
 }

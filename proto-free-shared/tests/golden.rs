@@ -10,17 +10,19 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use k3k_expose_proto::line::{decode, encode};
+use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress, Path, PathType, Rule, Tls};
+use k3k_expose_proto::line::{LineError, decode, encode};
 use k3k_expose_proto::message::{
-    AgentBeat, Answer, Bye, ByeReason, Condition, Delete, End, FromAgent, FromHost, Hello, HostBeat, Ingress,
-    IngressPort, Limits, Message, NodePort, Numbers, Object, Put, Resume, Role, Seen, Unusable, Want, Welcome,
+    AgentBeat, Answer, Bye, ByeReason, Condition, Delete, End, FromAgent, FromHost, Hello, HostBeat,
+    Ingress as BalancerIngress, IngressPort, Limits, Message, NodePort, Numbers, Object, Put, Resume, Role, Seen,
+    Unusable, Want, Welcome,
 };
 use k3k_expose_proto::outcome::{Outcome, Reason};
 use k3k_expose_proto::service::{
     ClusterIps, IpFamily, IpFamilyPolicy, Port, Protocol, Service, ServiceType, SessionAffinity, TargetPort,
     TrafficPolicy,
 };
-use k3k_expose_proto::{Hash, Key, Tally, Uid};
+use k3k_expose_proto::{Hash, Key, Resource, Tally, Uid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -45,9 +47,10 @@ fn hello_full_and_first_ever() {
         virtual_cluster: uid(VIRTUAL_CLUSTER),
         count: 3,
         root: hex(ROOT),
+        ingresses: true,
         seen: Some(Seen { epoch: uid(EPOCH), version: 412 }),
     };
-    let first = Hello { count: 0, root: hex(NO_ROOT), seen: None, ..full.clone() };
+    let first = Hello { count: 0, root: hex(NO_ROOT), ingresses: false, seen: None, ..full.clone() };
     is_golden(include_str!("golden/hello.ndjson"), &[FromAgent::Hello(full), FromAgent::Hello(first)]);
 }
 
@@ -57,10 +60,52 @@ fn put_of_every_field_of_none_and_of_a_headless_service() {
 }
 
 #[test]
+fn put_of_an_ingress_with_every_field_and_of_an_empty_one() {
+    let backend = |name: &str, port| Backend::Service { name: name.to_owned(), port };
+    let path = |path: &str, path_type, backend| Path { path: path.to_owned(), path_type, backend };
+    let full = Ingress {
+        ingress_class_name: Some("public".to_owned()),
+        default_backend: Some(backend("web", BackendPort::Name("http".to_owned()))),
+        rules: vec![
+            Rule {
+                host: "shop.example.com".to_owned(),
+                paths: vec![
+                    path("/", PathType::Prefix, backend("web", BackendPort::Number(NonZeroU16::new(80).unwrap()))),
+                    path("/exact", PathType::Exact, Backend::Resource),
+                    path("", PathType::ImplementationSpecific, backend("api", BackendPort::Name("http".to_owned()))),
+                ],
+            },
+            Rule { host: String::new(), paths: Vec::new() },
+        ],
+        tls: vec![
+            Tls { hosts: vec!["shop.example.com".to_owned()], secret_name: Some("shop-tls".to_owned()) },
+            Tls::default(),
+        ],
+        labels: [("app".to_owned(), "shop".to_owned())].into(),
+        annotations: [("example.com/timeout".to_owned(), "5s".to_owned())].into(),
+    };
+    let put = |name, id, ingress: Ingress| Put {
+        key: Key::of(Resource::Ingresses, "default", name).unwrap(),
+        uid: uid(id),
+        hash: Hash::of(&ingress),
+        seen: 0,
+        unusable: Unusable::default(),
+        object: Object::Ingress(Box::new(ingress)),
+    };
+    let puts = [put("shop.example", "1", full), put("empty", "2", Ingress::default())];
+    is_golden(include_str!("golden/put-ingress.ndjson"), &puts.map(FromAgent::Put));
+}
+
+#[test]
+fn the_kind_of_an_object_is_that_of_its_key() {
+    let line = br#"{"put":{"key":"services/a/b","uid":"1","hash":"00000000000000000000000000000000","object":{"ingress":{}}}}"#;
+    assert!(matches!(decode::<FromAgent>(line), Err(LineError::Malformed(_))));
+}
+
+#[test]
 fn the_hash_in_a_put_is_that_of_its_service() {
     for put in puts() {
-        let Object::Service(service) = &put.object;
-        assert_eq!(Hash::of(service), put.hash, "{}", put.key);
+        assert_eq!(put.object.hash(), put.hash, "{}", put.key);
     }
 }
 
@@ -100,6 +145,8 @@ fn welcome_of_an_active_and_of_a_standby_agent() {
         resume: Resume::Snapshot,
         ends_in_s: 2700,
         k3k_syncs: true,
+        k3k_syncs_ingresses: false,
+        ingress_classes: Some(vec!["public".to_owned()]),
         warnings: vec!["two pods of this virtual cluster write".to_owned()],
     };
     let standby = Welcome {
@@ -109,6 +156,8 @@ fn welcome_of_an_active_and_of_a_standby_agent() {
         resume: Resume::Nothing,
         ends_in_s: 1800,
         k3k_syncs: false,
+        k3k_syncs_ingresses: true,
+        ingress_classes: None,
         warnings: Vec::new(),
         ..active.clone()
     };
@@ -151,13 +200,26 @@ fn want_some_and_want_all() {
 
 #[test]
 fn beat_of_a_host() {
-    let beats = [true, false].map(|k3k_syncs| FromHost::Beat(HostBeat { k3k_syncs }));
+    let syncs = HostBeat { k3k_syncs: true, k3k_syncs_ingresses: false, ingress_classes: None };
+    let shows = HostBeat {
+        k3k_syncs: false,
+        k3k_syncs_ingresses: true,
+        ingress_classes: Some(vec!["public".to_owned(), "internal".to_owned()]),
+    };
+    let beats = [syncs, shows].map(FromHost::Beat);
     is_golden(include_str!("golden/host-beat.ndjson"), &beats);
 }
 
 #[test]
 fn a_host_that_says_nothing_of_k3ks_sync_leaves_k3ks_things_alone() {
-    assert_eq!(decode(br#"{"beat":{}}"#), Ok(FromHost::Beat(HostBeat { k3k_syncs: true })));
+    let silent = HostBeat { k3k_syncs: true, k3k_syncs_ingresses: true, ingress_classes: None };
+    assert_eq!(decode(br#"{"beat":{}}"#), Ok(FromHost::Beat(silent)));
+}
+
+#[test]
+fn a_class_that_could_be_no_name_is_not_heard() {
+    let odd = decode::<FromHost>(br#"{"beat":{"ingressClasses":["../x"]}}"#);
+    assert!(matches!(odd, Err(LineError::Malformed(_))));
 }
 
 #[test]
@@ -301,7 +363,7 @@ fn rejected() -> Answer {
             health_check_node_port: Some(number(32_100)),
         }),
         load_balancer: vec![
-            Ingress {
+            BalancerIngress {
                 ip: Some(ip("192.0.2.53")),
                 hostname: None,
                 ip_mode: Some("VIP".to_owned()),
@@ -314,7 +376,7 @@ fn rejected() -> Answer {
                     },
                 ],
             },
-            Ingress { hostname: Some("lb.example.com".to_owned()), ..Ingress::default() },
+            BalancerIngress { hostname: Some("lb.example.com".to_owned()), ..BalancerIngress::default() },
         ],
         conditions: vec![
             Condition {

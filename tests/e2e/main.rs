@@ -11,6 +11,7 @@ mod follow;
 mod guard;
 mod hostile;
 mod identity;
+mod ingress;
 mod inject;
 mod isolation;
 mod kinds;

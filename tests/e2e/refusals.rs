@@ -100,7 +100,7 @@ async fn two_writers_are_told_in_the_session_at_once() -> Result<()> {
         let told = async {
             loop {
                 match spoken.session.next().await?.context("the session ended")? {
-                    FromHost::Beat(HostBeat { k3k_syncs }) if k3k_syncs == on => return anyhow::Ok(()),
+                    FromHost::Beat(HostBeat { k3k_syncs, .. }) if k3k_syncs == on => return anyhow::Ok(()),
                     _ => {}
                 }
             }

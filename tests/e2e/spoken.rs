@@ -126,7 +126,7 @@ pub fn put(name: &str, service: Service) -> Result<Put> {
 /// The same object, changed.
 pub fn changed(put: &Put, change: impl FnOnce(&mut Service)) -> Put {
     let mut put = put.clone();
-    let k3k_expose_proto::message::Object::Service(service) = &mut put.object;
+    let k3k_expose_proto::message::Object::Service(service) = &mut put.object else { panic!("a Service") };
     change(service);
     put.hash = Hash::of(service);
     put

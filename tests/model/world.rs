@@ -7,7 +7,7 @@ use k3k_expose_agent::outbox::Outbox;
 use k3k_expose_agent::packed::Change;
 use k3k_expose_agent::project::project;
 use k3k_expose_agent::session::{Heard, Session};
-use k3k_expose_host_api::cluster::{Cluster, ClusterState};
+use k3k_expose_host_api::cluster::{Cluster, ClusterState, SyncIngresses};
 use k3k_expose_host_api::plan::Road;
 use k3k_expose_host_api::refusal::Refusal;
 use k3k_expose_host_api::registry::{Registry, Task};
@@ -206,7 +206,7 @@ impl World {
 
     fn relist(&mut self) {
         let listed = self.cluster.iter().map(|(index, object)| change(*index, *object)).collect();
-        self.outbox.replace(&uid("virtual-cluster"), listed);
+        self.outbox.replace(k3k_expose_proto::Resource::Services, &uid("virtual-cluster"), listed);
     }
 
     fn connect(&mut self) {
@@ -297,7 +297,8 @@ impl World {
         self.registry.cluster_seen(self.tenant.id(), off());
         // A new watch begins with a list, after which come only later events.
         self.api.events.clear();
-        let listed: BTreeSet<HostName> = self.api.list().iter().map(HostName::of).collect();
+        let listed: BTreeSet<HostName> =
+            self.api.list().iter().map(|service| HostName::of(&service.metadata)).collect();
         for service in self.api.list() {
             self.registry.service_seen(service, self.now);
         }
@@ -330,6 +331,7 @@ impl World {
                 }
                 Task::Create(at, _) | Task::Patch(at, _) | Task::Delete { at, .. } => at.clone(),
                 Task::InspectPods { .. } => unreachable!("no twin of k3k's here"),
+                Task::CreateIngress(..) => unreachable!("no Ingress here"),
             };
             // 0: refused for now; 1: carried out, but the answer is lost; 2: the event overtakes the answer.
             let fault = fault.take();
@@ -421,7 +423,13 @@ fn tenant() -> Tenant {
 
 /// The Cluster with k3k's own sync off.
 fn off() -> ClusterState {
-    ClusterState { revision: 1, k3k_syncs: false, mass_delete: None, selector: BTreeMap::new() }
+    ClusterState {
+        revision: 1,
+        k3k_syncs: false,
+        mass_delete: None,
+        selector: BTreeMap::new(),
+        ingresses: SyncIngresses::default(),
+    }
 }
 
 /// Content 0 is a plain Service, 1 has a node port that somebody asked for, 2 is headless, 3 has one that was drawn.

@@ -9,6 +9,7 @@ mod bodies;
 mod crowded;
 mod direct;
 mod field;
+mod ingress;
 mod latency;
 mod programs;
 mod proxy;
@@ -45,6 +46,18 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 
 /// Changes a second, and how many of them.
 const RATES: [(u32, usize); 2] = [(5, 100), (50, 500)];
+
+/// Measures the sync of this many Ingresses alone, as text.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_ingresses(ingresses: usize) -> anyhow::Result<String> {
+    let outcome = ingress::measure(ingresses).await;
+    if outcome.is_err() {
+        supervisor::keep_files();
+    }
+    Ok(table::ingresses_alone(&outcome?))
+}
 
 /// Measures everything with this many Services.
 ///
@@ -132,6 +145,8 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
 
     say("server pods at 20/s, with and without the webhook");
     report.webhook(&webhook::measure().await?);
+    say("booting two control planes for Ingresses");
+    report.ingresses = Some(ingress::measure(services).await?);
     Ok(report)
 }
 

@@ -21,7 +21,7 @@ use k3k_expose_proto::{FromAgent, FromHost, Key, Outcome, line};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-pub use build::{cluster_ip_service, delete, end, hello, put, service_port, tally};
+pub use build::{cluster_ip_service, delete, end, hello, put, put_ingress, service_port, tally};
 pub use problem::Problem;
 
 use crate::product::HostApi;

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k3k_expose_proto::message::{
-    AgentBeat, Answer, Delete, Hello, Object, Put, Resume, Role, Seen, Unusable, Want, Welcome,
-};
-use k3k_expose_proto::{FromAgent, Key, Outcome, Tally, Uid, version};
+use k3k_expose_proto::message::{AgentBeat, Answer, Delete, Hello, Put, Resume, Role, Seen, Unusable, Want, Welcome};
+use k3k_expose_proto::{FromAgent, Key, Outcome, Resource, Tally, Uid, version};
 
 use super::{Behind, Counts, Entry, News, Offer, Outbox, Verdict};
 use crate::ledger::{Ledger, Told};
@@ -23,6 +21,7 @@ impl Outbox {
             virtual_cluster,
             count: self.wanted.count,
             root: self.wanted.root,
+            ingresses: self.ingresses,
             seen: self.epoch.clone().map(|epoch| Seen { epoch, version: self.newest }),
         })
     }
@@ -39,7 +38,7 @@ impl Outbox {
         let differs = self.admitted != keys;
         if differs {
             self.admitted = keys;
-            self.projected = false;
+            self.listed.clear();
         }
         differs
     }
@@ -131,7 +130,7 @@ impl Outbox {
             let uid = ledger.unsaid(&key)?;
             return Some(FromAgent::Delete(Delete { key, uid }));
         };
-        let object = Object::Service(entry.object.unpack()?);
+        let object = entry.object.unpack(key.resource())?;
         let hash = entry.object.hash();
         ledger.said(&key, &entry.uid, hash, entry.is_answered());
         Some(FromAgent::Put(Put {
@@ -292,8 +291,11 @@ impl Outbox {
     }
 
     fn queue_all(ledger: &mut Ledger, entries: &BTreeMap<Key, Entry>) {
-        for key in entries.keys() {
-            Self::queue(ledger, entries, key);
+        // Services first: an Ingress waits for those that it names.
+        for resource in Resource::ALL {
+            for key in entries.keys().filter(|key| key.resource() == resource) {
+                Self::queue(ledger, entries, key);
+            }
         }
         ledger.end_later();
     }

@@ -113,7 +113,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut outbox = Outbox::default();
-        outbox.replace(&uid("cluster"), Vec::new());
+        outbox.replace(k3k_expose_proto::Resource::Services, &uid("cluster"), Vec::new());
         Self {
             outbox,
             model: Model::default(),
@@ -148,7 +148,7 @@ impl World {
             Step::Relist(without) => {
                 self.cluster.retain(|index, _| !without.contains(index));
                 let listed = self.cluster.iter().map(|(index, object)| Self::change(*index, *object));
-                self.outbox.replace(&uid("cluster"), listed.collect());
+                self.outbox.replace(k3k_expose_proto::Resource::Services, &uid("cluster"), listed.collect());
             }
             Step::Hello => self.hello = self.outbox.hello(),
             Step::Welcome(snapshot) => {

@@ -1,12 +1,14 @@
 //! The outbox by example: one situation a test.
 
-use k3k_expose_proto::message::{Answer, Resume, Role, Want, Welcome};
+use k3k_expose_proto::message::{Answer, Object, Resume, Role, Want, Welcome};
 use k3k_expose_proto::message::{Limits, Seen};
 use k3k_expose_proto::service::ServiceType;
-use k3k_expose_proto::{FromAgent, Service};
+use k3k_expose_proto::{FromAgent, Resource, Service};
 
 use super::*;
 use crate::project::Projected;
+
+mod ingress;
 
 pub(super) fn uid(text: &str) -> Uid {
     Uid::parse(text).unwrap()
@@ -19,7 +21,8 @@ pub(super) fn key(name: &str) -> Key {
 pub(super) fn wanted(name: &str, object: &str, content: &str) -> Change {
     let mut service = Service::new(ServiceType::ClusterIP);
     service.labels.insert("content".to_owned(), content.to_owned());
-    Change::of(Projected::Wanted { key: key(name), uid: uid(object), service: Box::new(service) }).unwrap()
+    Change::of(Projected::Wanted { key: key(name), uid: uid(object), object: Object::Service(Box::new(service)) })
+        .unwrap()
 }
 
 pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
@@ -32,13 +35,15 @@ pub(super) fn welcome(epoch: &str, resume: Resume, in_flight: u32) -> Welcome {
         resume,
         ends_in_s: 3600,
         k3k_syncs: false,
+        k3k_syncs_ingresses: false,
+        ingress_classes: None,
         warnings: Vec::new(),
     }
 }
 
 fn listed(names: &[&str]) -> Outbox {
     let mut outbox = Outbox::default();
-    outbox.replace(&uid("cluster"), names.iter().map(|name| wanted(name, "u", "1")).collect());
+    outbox.replace(Resource::Services, &uid("cluster"), names.iter().map(|name| wanted(name, "u", "1")).collect());
     outbox
 }
 
@@ -216,7 +221,7 @@ fn a_snapshot_wanted_in_the_middle_also_says_the_deletes_that_wait() {
 fn an_object_that_vanished_without_an_event_breaks_the_session_and_is_never_deleted() {
     let mut outbox = listed(&["a", "b"]);
     let generation = open(&mut outbox, Resume::Nothing, 8);
-    outbox.replace(&uid("cluster"), vec![wanted("a", "u", "2")]);
+    outbox.replace(Resource::Services, &uid("cluster"), vec![wanted("a", "u", "2")]);
     assert!(outbox.is_broken(generation));
     assert_eq!(lines(&mut outbox, generation), [""; 0]);
     assert_eq!(outbox.hello().unwrap().count, 1);
@@ -227,7 +232,7 @@ fn another_cluster_breaks_the_session_and_the_offer_too() {
     let mut outbox = listed(&["a"]);
     let generation = open(&mut outbox, Resume::Nothing, 8);
     outbox.hello().unwrap();
-    outbox.replace(&uid("other"), vec![wanted("a", "v", "1")]);
+    outbox.replace(Resource::Services, &uid("other"), vec![wanted("a", "v", "1")]);
     assert!(outbox.is_broken(generation));
     let renewed = outbox.welcome(&welcome("epoch", Resume::Snapshot, 8));
     assert!(outbox.is_broken(renewed));
@@ -238,7 +243,7 @@ fn another_cluster_breaks_the_session_and_the_offer_too() {
 fn a_list_that_changes_nothing_says_nothing() {
     let mut outbox = listed(&["a"]);
     let generation = open(&mut outbox, Resume::Nothing, 8);
-    outbox.replace(&uid("cluster"), vec![wanted("a", "u", "1")]);
+    outbox.replace(Resource::Services, &uid("cluster"), vec![wanted("a", "u", "1")]);
     assert!(!outbox.is_broken(generation));
     assert_eq!(lines(&mut outbox, generation), [""; 0]);
 }

@@ -19,7 +19,7 @@ fn service(metadata: Value, spec: Value) -> v1::Service {
 
 fn wanted(metadata: Value, spec: Value) -> Service {
     match project(&service(metadata, spec), &BTreeSet::new()) {
-        Projected::Wanted { service, .. } => *service,
+        Projected::Wanted { object: Object::Service(service), .. } => *service,
         other => panic!("{other:?}"),
     }
 }
@@ -173,7 +173,7 @@ fn annotations_cross_when_admitted_and_last_applied_never() {
         json!({}),
     );
     let admitted = ["example.com/a", "kubectl.kubernetes.io/last-applied-configuration"].map(str::to_owned);
-    let Projected::Wanted { service, .. } = project(&annotated, &admitted.into()) else {
+    let Projected::Wanted { object: Object::Service(service), .. } = project(&annotated, &admitted.into()) else {
         panic!("not wanted");
     };
     assert_eq!(service.annotations.keys().collect::<Vec<_>>(), ["example.com/a"]);

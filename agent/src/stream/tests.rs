@@ -28,7 +28,7 @@ fn changes() -> Vec<Change> {
         Change::of(Projected::Wanted {
             key: Key::service("default", &format!("web-{index}")).unwrap(),
             uid: Uid::parse("u").unwrap(),
-            service: Box::new(Service::new(ServiceType::ClusterIP)),
+            object: k3k_expose_proto::message::Object::Service(Box::new(Service::new(ServiceType::ClusterIP))),
         })
     };
     (0..SERVICES).filter_map(change).collect()
@@ -48,15 +48,17 @@ fn welcome() -> FromHost {
         resume: Resume::Snapshot,
         ends_in_s: 3600,
         k3k_syncs: false,
+        k3k_syncs_ingresses: false,
+        ingress_classes: None,
         warnings: Vec::new(),
     })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the rig owns the handle and the tests await it")]
 fn start() -> Rig {
-    let agent = Arc::new(Agent::new());
+    let agent = Arc::new(Agent::new(false));
     agent.change(|outbox| {
-        outbox.replace(&Uid::parse("c").unwrap(), changes());
+        outbox.replace(k3k_expose_proto::Resource::Services, &Uid::parse("c").unwrap(), changes());
         outbox.hello().unwrap();
     });
     let (to_agent, inbound) = chunks::unbounded();
@@ -103,7 +105,13 @@ async fn while_the_host_takes_nothing_its_lines_are_still_heard() {
     sleep(Duration::from_millis(1)).await;
     // Nobody takes a chunk, yet ten thousand lines are taken in without end or loss.
     for _ in 0..10_000 {
-        rig.to_agent.unbounded_send(line(&FromHost::Beat(HostBeat { k3k_syncs: false }))).unwrap();
+        rig.to_agent
+            .unbounded_send(line(&FromHost::Beat(HostBeat {
+                k3k_syncs: false,
+                k3k_syncs_ingresses: false,
+                ingress_classes: None,
+            })))
+            .unwrap();
     }
     sleep(Duration::from_secs(1)).await;
     assert!(!rig.run.is_finished());

@@ -1,6 +1,8 @@
 //! A virtual Service to what the write-back compares with: its numbers, its status as far as it is ours to write, and what
 //! of k3k's or ours still hangs on it. Pure.
 
+pub(crate) mod ingress;
+
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 

@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::observed::Observed;
-use crate::project::project;
+use crate::observed::Watched;
 
 const T0: Duration = Duration::ZERO;
 
@@ -45,7 +44,7 @@ fn merge(into: &mut Value, more: &Value) {
 }
 
 fn standing(service: &Service) -> Standing {
-    Observed::of(service, project(service, &BTreeSet::new())).unwrap().standing.unwrap()
+    service.observe(&BTreeSet::new()).unwrap().standing.unwrap()
 }
 
 struct Desk {
@@ -61,7 +60,7 @@ impl Desk {
         let mut write_back = WriteBack::default();
         write_back.may_reflect();
         write_back.role(Some(Role::Active));
-        write_back.k3k_syncs(false);
+        write_back.k3k(&HostBeat { k3k_syncs: false, k3k_syncs_ingresses: true, ingress_classes: None });
         let mut desk = Self { write_back, hash: Hash::of(&()), revision: 0, version: 0 };
         desk.sees(more);
         desk
@@ -390,9 +389,9 @@ fn k3ks_finalizer_goes_when_its_sync_is_off_also_from_what_is_being_deleted() {
         let mut more = json!({"metadata": {"finalizers": [K3K_FINALIZER, "example.com/own"]}});
         merge(&mut more["metadata"], &leaving);
         let mut desk = Desk::with(&more);
-        desk.write_back.k3k_syncs(true);
+        desk.write_back.k3k(&HostBeat { k3k_syncs: true, k3k_syncs_ingresses: true, ingress_classes: None });
         assert_eq!(desk.next(T0), None);
-        desk.write_back.k3k_syncs(false);
+        desk.write_back.k3k(&HostBeat { k3k_syncs: false, k3k_syncs_ingresses: true, ingress_classes: None });
         assert_eq!(desk.next(T0).unwrap().step, Step::StripFinalizer);
     }
 }

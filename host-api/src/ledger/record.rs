@@ -1,7 +1,7 @@
 //! What is known of one virtual object, and the answer that is made of it. Pure.
 
-use k3k_expose_proto::message::{Answer, Condition, Ingress, Numbers, Unusable};
-use k3k_expose_proto::{Hash, Key, Outcome, Reason, Service, Uid};
+use k3k_expose_proto::message::{Answer, Condition, Ingress, Numbers, Object, Unusable};
+use k3k_expose_proto::{Hash, Key, Outcome, Reason, Uid};
 
 use crate::contest::Contest;
 use crate::numbers::{self, History};
@@ -15,7 +15,7 @@ pub struct Record {
     /// Hash of what was said last.
     pub hash: Hash,
     /// What was said last, until it is answered.
-    pub object: Option<Box<Service>>,
+    pub object: Option<Object>,
     /// The answer, kept until a newer one replaces it.
     pub answer: Option<Answer>,
     /// Since the answer something happened for which the object is needed again.
@@ -49,6 +49,12 @@ impl Record {
             .is_some_and(|answer| answer.outcome != Outcome::Pending && answer.numbers.is_some() && ours(answer.reason))
     }
 
+    /// Whether the last answer refused it and still holds.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.settled().is_some_and(|answer| answer.outcome == Outcome::Rejected)
+    }
+
     /// Whether the last answer refused a number to what is said now too.
     #[must_use]
     pub fn was_refused_number(&self) -> bool {
@@ -60,9 +66,12 @@ impl Record {
 
     /// Takes in which numbers are told with an answer.
     pub fn told(&mut self, reason: Reason, own: &Numbers, version: u64) {
-        let Some(object) = self.object.as_ref().filter(|_| reason.outcome() != Outcome::Pending) else {
+        let Some(Object::Service(object)) = &self.object else {
             return;
         };
+        if reason.outcome() == Outcome::Pending {
+            return;
+        }
         let (differs, unwished) = numbers::compare(object, own);
         self.history.unwished = unwished;
         // The agent brings the object to numbers that were found for it, not to those of a twin that could not be changed.

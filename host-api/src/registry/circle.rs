@@ -31,7 +31,7 @@ impl Registry {
         match blocker {
             Blocker::NodePort(_) => Some(plan::without_external_numbers(twin)),
             Blocker::ClusterIp(_) => Some(plan::without_numbers(twin)),
-            Blocker::Name(_) | Blocker::Quota(_) | Blocker::Ranges => None,
+            _ => None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k3k_expose_proto::Uid;
-use k3k_expose_proto::message::{ByeReason, Hello, Role};
+use k3k_expose_proto::message::{ByeReason, Hello, HostBeat, Role};
 
 use super::Registry;
 use crate::session::{Phase, Session, SessionId};
@@ -32,13 +32,14 @@ impl Registry {
             pod,
             virtual_cluster: hello.virtual_cluster.clone(),
             projection: hello.projection,
+            ingresses: hello.ingresses,
             // It has listed its virtual cluster before it said hello.
             ready: true,
             phase: Phase::Changes,
             told: 0,
             wants: BTreeSet::new(),
             wants_all: false,
-            told_k3k_syncs: false,
+            told_beat: HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false, ingress_classes: None },
             promoted: false,
             bye: None,
         };
@@ -128,8 +129,9 @@ impl Registry {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        let (virtual_cluster, projection) = (session.virtual_cluster.clone(), session.projection);
-        self.begin_anew_unless_same(tenant, &virtual_cluster, projection);
+        let (virtual_cluster, projection, ingresses) =
+            (session.virtual_cluster.clone(), session.projection, session.ingresses);
+        self.begin_anew_unless_same(tenant, &virtual_cluster, projection, ingresses);
         let (phase, told) = (self.snapshot(), self.last_version);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.promoted = true;

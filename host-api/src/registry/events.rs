@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k3k_expose_proto::message::ByeReason;
-use k3k_expose_proto::{Key, Uid};
+use k3k_expose_proto::{Key, Resource, Uid};
 use k8s_openapi::api::core::v1::Service;
 
 use super::Registry;
 use crate::cluster::ClusterState;
+use crate::ledger::Ledger;
 use crate::notice::{Notice, NoticeKind};
 use crate::services::{Blocker, Change, HostName};
 use crate::session::Session;
-use crate::twin::{HostService, Twin};
+use crate::twin::{HostService, Marks, Twin};
 
 /// A session may open this long after it was looked up who is speaking: three lookups and the wait for its `hello`.
 const GONE_KEPT: Duration = Duration::from_secs(60);
@@ -20,7 +21,7 @@ const GONE_KEPT: Duration = Duration::from_secs(60);
 impl Registry {
     /// A Service of the host as the watch shows it.
     pub fn service_seen(&mut self, service: Service, now: Duration) {
-        let at = HostName::of(&service);
+        let at = HostName::of(&service.metadata);
         if let Some(change) = self.services.seen(service) {
             self.changed(&at, &change, now);
         }
@@ -28,7 +29,7 @@ impl Registry {
 
     /// A Service of the host as a read of this moment shows it.
     pub fn service_read(&mut self, service: Service, now: Duration) {
-        let at = HostName::of(&service);
+        let at = HostName::of(&service.metadata);
         if let Some(change) = self.services.read(service) {
             self.changed(&at, &change, now);
         }
@@ -36,7 +37,7 @@ impl Registry {
 
     /// A Service of the host as the answer to a write shows it.
     pub fn service_answered(&mut self, service: Service, now: Duration) {
-        let at = HostName::of(&service);
+        let at = HostName::of(&service.metadata);
         if let Some(change) = self.services.answered(service) {
             self.changed(&at, &change, now);
         }
@@ -116,12 +117,20 @@ impl Registry {
         if ledger.emptied && let_through != Some(&ledger.virtual_cluster) {
             return;
         }
-        let twins = self.services.twins(ledger.tenant.namespace()).filter(|(_, twin)| twin.marks.tenant == *tenant);
-        let unwanted = twins.filter(|(_, twin)| ledger.record(&twin.marks.key).is_none());
-        let keys: Vec<Key> = unwanted.map(|(_, twin)| twin.marks.key.clone()).collect();
+        let unwanted = self.marks(ledger).map(|(marks, _)| &marks.key).filter(|key| ledger.record(key).is_none());
+        let keys: Vec<Key> = unwanted.cloned().collect();
         for key in keys {
             self.need(tenant, &key);
         }
+    }
+
+    /// Marks of a tenant's twins of every kind that its agent speaks for, and whether k3k made them.
+    pub(super) fn marks(&self, ledger: &Ledger) -> impl Iterator<Item = (&Marks, bool)> {
+        let (namespace, tenant) = (ledger.tenant.namespace(), ledger.tenant.id().clone());
+        let services = self.services.twins(namespace).map(|(_, twin)| (&twin.marks, twin.made_by_k3k));
+        let ingresses = self.ingresses.twins(namespace).map(|twin| (&twin.marks, twin.made_by_k3k));
+        let ingresses = ingresses.filter(|_| ledger.speaks_for(Resource::Ingresses));
+        services.chain(ingresses).filter(move |(marks, _)| marks.tenant == tenant)
     }
 
     /// Takes a tenant's objects out of what waits and what is due, before they are forgotten.
@@ -156,11 +165,17 @@ impl Registry {
 
     /// Two writers are the platform team's business while a session is open, once each time that it becomes so.
     pub(super) fn watch_for_two_writers(&mut self, tenant: &Uid) {
-        let syncs = self.k3k_syncs(tenant);
-        match self.tenants.get_mut(tenant) {
-            Some(ledger) if syncs && ledger.session.is_some() => self.notify(tenant, NoticeKind::TwoWriters),
-            Some(ledger) if !syncs => ledger.noticed.retain(|kind| *kind != NoticeKind::TwoWriters),
-            _ => {}
+        for (resource, kind) in
+            [(Resource::Services, NoticeKind::TwoWriters), (Resource::Ingresses, NoticeKind::TwoWritersOfIngresses)]
+        {
+            let writes = self.k3k_writes(tenant, resource);
+            match self.tenants.get_mut(tenant) {
+                Some(ledger) if writes && ledger.session.is_some() && ledger.speaks_for(resource) => {
+                    self.notify(tenant, kind);
+                }
+                Some(ledger) if !writes => ledger.noticed.retain(|noticed| *noticed != kind),
+                _ => {}
+            }
         }
         self.wake_of(tenant);
     }
@@ -189,20 +204,37 @@ impl Registry {
         let before = change.before.as_ref().and_then(HostService::twin);
         let after = self.services.get(at).and_then(HostService::twin).cloned();
         self.follow_trouble(at, after.as_ref(), now);
-        let marks = [before, after.as_ref()].map(|twin| twin.map(|twin| twin.marks.clone()));
-        let [was, is] = &marks;
-        if let Some(marks) = was {
-            self.compare(&marks.tenant, &marks.key, before, after.as_ref(), now);
+        let stands = |twin: &&Twin| !twin.terminating;
+        if before.is_some_and(|twin| stands(&twin)) != after.as_ref().is_some_and(|twin| stands(&twin)) {
+            for marks in [before, after.as_ref()].into_iter().flatten().map(|twin| &twin.marks) {
+                self.wake(&Blocker::Backend(marks.tenant.clone(), marks.key.clone()));
+            }
         }
-        if let Some(marks) = is
+        self.follow(before, after.as_ref(), now);
+    }
+
+    /// What a change of an object of the host means for those that it was, or is, the twin of.
+    pub(super) fn follow<S: PartialEq>(&mut self, before: Option<&Twin<S>>, after: Option<&Twin<S>>, now: Duration) {
+        let [was, is] = [before, after].map(|twin| twin.map(|twin| twin.marks.clone()));
+        if let Some(marks) = &was {
+            self.compare(&marks.tenant, &marks.key, before, after, now);
+        }
+        if let Some(marks) = &is
             && was.as_ref().is_none_or(|was| (&was.tenant, &was.key) != (&marks.tenant, &marks.key))
         {
-            self.compare(&marks.tenant, &marks.key, None, after.as_ref(), now);
+            self.compare(&marks.tenant, &marks.key, None, after, now);
         }
     }
 
     /// What a change of a twin means for the object that it is the twin of.
-    fn compare(&mut self, tenant: &Uid, key: &Key, before: Option<&Twin>, after: Option<&Twin>, now: Duration) {
+    fn compare<S: PartialEq>(
+        &mut self,
+        tenant: &Uid,
+        key: &Key,
+        before: Option<&Twin<S>>,
+        after: Option<&Twin<S>>,
+        now: Duration,
+    ) {
         let Some(ledger) = self.tenants.get_mut(tenant) else {
             return;
         };

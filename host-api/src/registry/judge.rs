@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use k3k_expose_proto::{Key, Reason, Uid};
+use k3k_expose_proto::message::Object;
+use k3k_expose_proto::{Key, Reason, Resource, Uid};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::{Registry, wishes};
 use crate::guard::Guard;
+use crate::ingress::policy::Denial;
 use crate::ledger::Ledger;
 use crate::plan::{self, Plan, Road, plan};
 use crate::services::{Blocker, HostName};
 use crate::translate::{Desired, translate};
-use crate::twin::{self, CLUSTER_NAME, Held, HostService, Twin, VIRTUAL_NAMESPACE};
+use crate::twin::{self, CLUSTER_NAME, Held, HostService, Marks, Twin, VIRTUAL_NAMESPACE};
 
 /// How long it is believed that pods carry, or do not carry, our labels.
 const PODS_FRESH: Duration = Duration::from_secs(2);
@@ -25,9 +28,11 @@ pub enum Task {
     Settled,
     /// Create this Service.
     Create(HostName, Box<Service>),
+    /// Create this Ingress.
+    CreateIngress(HostName, Box<Ingress>),
     /// Apply this merge patch.
     Patch(HostName, Value),
-    /// Delete this Service, if it still has this UID and resourceVersion.
+    /// Delete this object, if it still has this UID and resourceVersion.
     Delete {
         /// Where it is.
         at: HostName,
@@ -51,6 +56,8 @@ pub(super) enum Verdict {
     /// The twin lets go of these numbers, by this patch.
     LetGo(Task, Vec<Blocker>),
     Answer(Reason, Vec<Blocker>),
+    /// An answer with words of its own.
+    Deny(Denial, Vec<Blocker>),
     Nothing,
 }
 
@@ -59,17 +66,26 @@ impl Registry {
         let Some(ledger) = self.tenants.get(tenant) else {
             return Verdict::Nothing;
         };
+        if key.resource() == Resource::Ingresses {
+            return self.judge_ingress(ledger, key);
+        }
         let at = Self::place(ledger, key);
+        let current = self.services.get(&at);
+        let standing = current.and_then(HostService::twin);
         let Some(record) = ledger.record(key) else {
-            return if self.k3k_syncs(tenant) { Verdict::Nothing } else { self.removal(ledger, key, &at) };
+            return if self.k3k_writes(tenant, Resource::Services) {
+                Verdict::Nothing
+            } else {
+                self.removal(ledger, key, &at, standing)
+            };
         };
-        let Some(object) = &record.object else {
+        let Some(Object::Service(object)) = &record.object else {
             return Verdict::Nothing;
         };
-        if self.k3k_syncs(tenant) {
+        if self.k3k_writes(tenant, Resource::Services) {
             return Verdict::Answer(Reason::Adopting, Vec::new());
         }
-        let selected = self.clusters.get(tenant).is_none_or(|state| state.selects(&object.labels));
+        let selected = self.clusters.get(tenant).is_none_or(|state| state.selects(Resource::Services, &object.labels));
         let desired = if selected {
             translate(&ledger.tenant, &ledger.virtual_cluster, key, &record.uid, object)
         } else {
@@ -78,14 +94,13 @@ impl Registry {
         let mut desired = match desired {
             Ok(desired) => desired,
             Err(reason) => {
-                return match self.removal(ledger, key, &at) {
+                return match self.removal(ledger, key, &at, standing) {
                     Verdict::Nothing => Verdict::Answer(reason, Vec::new()),
                     verdict => verdict,
                 };
             }
         };
-        let current = self.services.get(&at);
-        let twin = current.and_then(HostService::twin).filter(|twin| twin.marks.is_of(tenant, key));
+        let twin = standing.filter(|twin| twin.marks.is_of(tenant, key));
         let resolved = self.resolve(ledger, record, &at, (&mut desired.spec, object), twin, now);
         let let_through = self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref());
         let planned = plan(tenant, key, &desired, current, road, let_through);
@@ -105,7 +120,7 @@ impl Registry {
             return Verdict::Answer(reason, blockers);
         }
         match planned {
-            Plan::Replace => return deletion(at, current),
+            Plan::Replace => return standing.map_or(Verdict::Nothing, |twin| deletion(at, twin)),
             Plan::Create | Plan::Patch(_) if !resolved.wait.is_empty() => {
                 let circle = |blocker| twin.and_then(|twin| self.out_of_circle(tenant, &at, twin, blocker));
                 return match resolved.wait.first().and_then(circle) {
@@ -116,7 +131,10 @@ impl Registry {
             _ => {}
         }
         match planned {
-            Plan::Create => Verdict::Do(Task::Create(at.clone(), Box::new(body(at, desired)))),
+            Plan::Create => {
+                let service = Service { metadata: body(&at, &desired), spec: Some(desired.spec), status: None };
+                Verdict::Do(Task::Create(at, Box::new(service)))
+            }
             Plan::Patch(patch) => match twin.filter(|twin| narrows(twin, &desired.spec)) {
                 Some(_) => self.narrow(ledger, Task::Patch(at, patch), now),
                 None => Verdict::Do(Task::Patch(at, patch)),
@@ -143,19 +161,16 @@ impl Registry {
     }
 
     /// What to do about a twin that nobody wants, or that may not be.
-    fn removal(&self, ledger: &Ledger, key: &Key, at: &HostName) -> Verdict {
-        let tenant = ledger.tenant.id();
-        let Some(twin) = self.services.get(at).and_then(HostService::twin) else {
-            return Verdict::Nothing;
-        };
-        if !twin.marks.is_of(tenant, key) || twin.terminating {
-            return Verdict::Nothing;
+    pub(super) fn removal<S>(&self, ledger: &Ledger, key: &Key, at: &HostName, twin: Option<&Twin<S>>) -> Verdict {
+        let twin = twin.filter(|twin| twin.marks.is_of(ledger.tenant.id(), key) && !twin.terminating);
+        match twin.filter(|twin| self.may_go(ledger, key, &twin.marks)) {
+            Some(twin) => deletion(at.clone(), twin),
+            None => Verdict::Nothing,
         }
-        if self.may_go(ledger, key, twin) { deletion(at.clone(), self.services.get(at)) } else { Verdict::Nothing }
     }
 
     /// Whether a twin may be deleted as far as is known of its virtual cluster.
-    pub(super) fn may_go(&self, ledger: &Ledger, key: &Key, twin: &Twin) -> bool {
+    pub(super) fn may_go(&self, ledger: &Ledger, key: &Key, marks: &Marks) -> bool {
         let tenant = ledger.tenant.id();
         let guard = Guard {
             // A record shows that the virtual cluster itself spoke of this object, so no snapshot is needed.
@@ -165,11 +180,13 @@ impl Registry {
             let_through: self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref()),
             adopted: ledger.adopted,
         };
-        guard.may_delete(twin)
+        // Of a kind that the agent does not speak for nothing is known, so all of it stays.
+        ledger.speaks_for(key.resource()) && guard.may_delete(marks)
     }
 
-    pub(super) fn k3k_syncs(&self, tenant: &Uid) -> bool {
-        self.clusters.get(tenant).is_none_or(|state| state.k3k_syncs)
+    /// Whether k3k's own syncer writes twins of this kind.
+    pub(super) fn k3k_writes(&self, tenant: &Uid, resource: Resource) -> bool {
+        self.clusters.get(tenant).is_none_or(|state| state.k3k_writes(resource))
     }
 }
 
@@ -190,7 +207,7 @@ impl Task {
                 let spec = serde_json::from_value::<ServiceSpec>(patch["spec"].clone());
                 spec.map(|spec| twin::held(&spec)).unwrap_or_default()
             }
-            Self::Settled | Self::Delete { .. } | Self::InspectPods { .. } => Held::default(),
+            Self::Settled | Self::CreateIngress(..) | Self::Delete { .. } | Self::InspectPods { .. } => Held::default(),
         }
     }
 }
@@ -204,24 +221,19 @@ fn without(at: HostName, twin: &Twin, numbers: Vec<Blocker>) -> Verdict {
     Verdict::LetGo(Task::Patch(at, patch), numbers)
 }
 
-fn deletion(at: HostName, current: Option<&HostService>) -> Verdict {
-    current.and_then(HostService::twin).map_or(Verdict::Nothing, |twin| {
-        let (uid, resource_version) = (twin.uid.clone(), twin.resource_version.clone());
-        Verdict::Do(Task::Delete { at, uid, resource_version })
-    })
+fn deletion<S>(at: HostName, twin: &Twin<S>) -> Verdict {
+    let (uid, resource_version) = (twin.uid.clone(), twin.resource_version.clone());
+    Verdict::Do(Task::Delete { at, uid, resource_version })
 }
 
-fn body(at: HostName, desired: Desired) -> Service {
-    Service {
-        metadata: ObjectMeta {
-            name: Some(at.name),
-            namespace: Some(at.namespace),
-            labels: Some(desired.labels),
-            annotations: Some(desired.annotations),
-            owner_references: Some(vec![desired.owner]),
-            ..ObjectMeta::default()
-        },
-        spec: Some(desired.spec),
-        status: None,
+/// The metadata of a new twin.
+pub(super) fn body<S>(at: &HostName, desired: &Desired<S>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(at.name.clone()),
+        namespace: Some(at.namespace.clone()),
+        labels: Some(desired.labels.clone()),
+        annotations: Some(desired.annotations.clone()),
+        owner_references: Some(vec![desired.owner.clone()]),
+        ..ObjectMeta::default()
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k3k_expose_proto::{Key, Uid};
+use k3k_expose_proto::{Key, Resource, Uid};
 use k8s_openapi::api::core::v1::ResourceQuota;
 
 use super::Registry;
@@ -129,6 +129,9 @@ impl Registry {
 
     /// What the tenant may see of it.
     pub(super) fn shown(&self, tenant: &Uid, key: &Key) -> Option<Shown> {
+        if key.resource() == Resource::Ingresses {
+            return self.shown_ingress(tenant, key);
+        }
         let twin = self.standing(tenant, key)?;
         let trouble = self.troubles.condition(&Self::place(self.tenants.get(tenant)?, key));
         Some(Shown {

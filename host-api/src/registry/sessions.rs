@@ -7,13 +7,14 @@ use k3k_expose_proto::limits::{IN_FLIGHT, WANT_KEYS};
 use k3k_expose_proto::message::{
     AgentBeat, Bye, ByeReason, Delete, End, FromAgent, FromHost, Hello, HostBeat, Limits, Put, Resume, Want, Welcome,
 };
-use k3k_expose_proto::{Key, Reason, Tally, Uid};
+use k3k_expose_proto::{Key, Reason, Resource, Tally, Uid};
 
 use super::Registry;
 use crate::cluster::ClusterState;
 use crate::guard;
 use crate::ledger::{Ledger, Record, Said};
-use crate::notice::{NoticeKind, TWO_WRITERS};
+use crate::notice::{NoticeKind, TWO_WRITERS, TWO_WRITERS_OF_INGRESSES};
+use crate::services::Blocker;
 use crate::session::{Phase, Session, SessionId, bye};
 use crate::tenant::{ServerPod, Tenant};
 
@@ -75,9 +76,9 @@ impl Registry {
         }
         let id = self.join(tenant.id(), pod, hello, now);
         if !self.is_active(id) {
-            return Ok((id, self.welcome(id, tenant.id(), Resume::Nothing)));
+            return Ok((id, self.welcome(id, Resume::Nothing)));
         }
-        self.begin_anew_unless_same(tenant.id(), &hello.virtual_cluster, hello.projection);
+        self.begin_anew_unless_same(tenant.id(), &hello.virtual_cluster, hello.projection, hello.ingresses);
         let Some(ledger) = self.tenants.get_mut(tenant.id()) else {
             return Err(NotOpened::ClusterGone);
         };
@@ -99,14 +100,18 @@ impl Registry {
         self.watch_for_two_writers(tenant.id());
         self.effects.wake.insert(id);
         let resume = if resumed { Resume::Nothing } else { Resume::Snapshot };
-        Ok((id, self.welcome(id, tenant.id(), resume)))
+        Ok((id, self.welcome(id, resume)))
     }
 
     /// `ends_in_s` is for the caller to fill in.
-    fn welcome(&mut self, id: SessionId, tenant: &Uid, resume: Resume) -> Welcome {
-        let k3k_syncs = self.k3k_syncs(tenant);
+    fn welcome(&mut self, id: SessionId, resume: Resume) -> Welcome {
+        let told = self.beat_of(id);
+        let HostBeat { k3k_syncs, k3k_syncs_ingresses, ingress_classes } = told.clone();
+        let mut warnings = Vec::new();
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.told_k3k_syncs = k3k_syncs;
+            session.told_beat = told;
+            warnings.extend(k3k_syncs.then(|| TWO_WRITERS.to_owned()));
+            warnings.extend((k3k_syncs_ingresses && session.ingresses).then(|| TWO_WRITERS_OF_INGRESSES.to_owned()));
         }
         Welcome {
             version: 1,
@@ -117,19 +122,33 @@ impl Registry {
             resume,
             ends_in_s: 0,
             k3k_syncs,
-            warnings: if k3k_syncs { vec![TWO_WRITERS.to_owned()] } else { Vec::new() },
+            k3k_syncs_ingresses,
+            ingress_classes,
+            warnings,
         }
     }
 
     /// Forgets what another virtual cluster, or another projection of it, has said.
-    pub(super) fn begin_anew_unless_same(&mut self, tenant: &Uid, virtual_cluster: &Uid, projection: u32) {
+    pub(super) fn begin_anew_unless_same(
+        &mut self,
+        tenant: &Uid,
+        virtual_cluster: &Uid,
+        projection: u32,
+        ingresses: bool,
+    ) {
         let same = |ledger: &Ledger| ledger.virtual_cluster == *virtual_cluster && ledger.projection == projection;
-        if self.tenants.get(tenant).is_some_and(same) {
-            return;
+        let anew = !self.tenants.get(tenant).is_some_and(same);
+        if anew {
+            self.release(tenant);
         }
-        self.release(tenant);
         if let Some(ledger) = self.tenants.get_mut(tenant) {
-            ledger.reset(virtual_cluster.clone(), projection);
+            if anew {
+                ledger.reset(virtual_cluster.clone(), projection);
+            }
+            if std::mem::replace(&mut ledger.ingresses, ingresses) != ingresses {
+                // An equal set says less, or more, than it did.
+                ledger.complete = false;
+            }
         }
     }
 
@@ -153,6 +172,9 @@ impl Registry {
         }
         match line {
             FromAgent::Hello(_) => Err(bye(ByeReason::Malformed, "a session has one hello", None)),
+            FromAgent::Put(put) if put.key.resource() == Resource::Ingresses && !self.speaks_for_ingresses(id) => {
+                Err(bye(ByeReason::Malformed, "an Ingress in a session that does not speak for them", None))
+            }
             FromAgent::Put(put) => {
                 self.put(id, put);
                 Ok(())
@@ -176,12 +198,12 @@ impl Registry {
             return Some(FromHost::Bye(bye));
         }
         if std::mem::take(&mut session.promoted) {
-            let tenant = session.tenant.clone();
-            return Some(FromHost::Welcome(self.welcome(id, &tenant, Resume::Snapshot)));
+            return Some(FromHost::Welcome(self.welcome(id, Resume::Snapshot)));
         }
-        let k3k_syncs = self.clusters.get(&session.tenant).is_none_or(|state| state.k3k_syncs);
-        if std::mem::replace(&mut session.told_k3k_syncs, k3k_syncs) != k3k_syncs {
-            return Some(FromHost::Beat(HostBeat { k3k_syncs }));
+        let beat = self.beat_of(id);
+        let session = self.sessions.get_mut(&id)?;
+        if std::mem::replace(&mut session.told_beat, beat.clone()) != beat {
+            return Some(FromHost::Beat(beat));
         }
         if std::mem::take(&mut session.wants_all) {
             session.wants.clear();
@@ -206,8 +228,16 @@ impl Registry {
     /// A sign of life.
     #[must_use]
     pub fn host_beat(&self, id: SessionId) -> FromHost {
-        let k3k_syncs = self.sessions.get(&id).is_none_or(|session| self.k3k_syncs(&session.tenant));
-        FromHost::Beat(HostBeat { k3k_syncs })
+        FromHost::Beat(self.beat_of(id))
+    }
+
+    fn beat_of(&self, id: SessionId) -> HostBeat {
+        let writes = |resource| self.sessions.get(&id).is_none_or(|session| self.k3k_writes(&session.tenant, resource));
+        HostBeat {
+            k3k_syncs: writes(Resource::Services),
+            k3k_syncs_ingresses: writes(Resource::Ingresses),
+            ingress_classes: self.speaks_for_ingresses(id).then(|| self.ingress_policy.classes()),
+        }
     }
 
     /// Ends every session that `which` picks.
@@ -226,7 +256,10 @@ impl Registry {
         session.wants.remove(&key);
         let tenant = session.tenant.clone();
         match ledger.put(put, &mut session.phase) {
-            Said::Known => self.conclude(&tenant, &key, Reason::Applied, Vec::new()),
+            Said::Known => {
+                let stands_on = ledger.record(&key).map(|record| record.blockers.clone()).unwrap_or_default();
+                self.conclude(&tenant, &key, Reason::Applied, stands_on);
+            }
             Said::New => self.need(&tenant, &key),
         }
     }
@@ -277,20 +310,22 @@ impl Registry {
 
     /// Judges a complete snapshot: does it look like that of a virtual cluster that lost its data, or of another one?
     fn weigh(&mut self, tenant: &Uid, count: u64) {
-        let Some(ledger) = self.tenants.get_mut(tenant) else {
+        let Some(ledger) = self.tenants.get(tenant) else {
             return;
         };
-        let twins = || self.services.twins(ledger.tenant.namespace()).filter(|(_, twin)| twin.marks.tenant == *tenant);
+        let twins = || self.marks(ledger);
         let standing = twins().count();
-        let unwanted = twins().filter(|(_, twin)| ledger.record(&twin.marks.key).is_none()).count();
+        let unwanted = twins().filter(|(marks, _)| ledger.record(&marks.key).is_none()).count();
         let speaks = &ledger.virtual_cluster;
-        let strangers = twins().any(|(_, twin)| twin.marks.virtual_cluster.as_ref().is_some_and(|home| home != speaks));
-        let adopted = twins().any(|(_, twin)| {
-            twin.marks.ours && twin.made_by_k3k && twin.marks.virtual_cluster.as_ref() == Some(speaks)
-        });
+        let strangers = twins().any(|(marks, _)| marks.virtual_cluster.as_ref().is_some_and(|home| home != speaks));
+        let adopted = twins()
+            .any(|(marks, made_by_k3k)| marks.ours && made_by_k3k && marks.virtual_cluster.as_ref() == Some(speaks));
         let speaks = speaks.clone();
         let let_through = self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref()) == Some(&speaks);
         // Adoption outlives this process: the twin's managedFields still name k3k.
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
         ledger.adopted |= adopted;
         ledger.emptied = guard::emptied(ledger.emptied, count, standing, unwanted);
         if ledger.emptied && !let_through {
@@ -309,13 +344,17 @@ impl Registry {
                 self.retries.remove(&(time, tenant.clone(), key.clone()));
             }
         }
+        if self.standing(tenant, key).is_none() {
+            self.wake(&Blocker::Backend(tenant.clone(), key.clone()));
+        }
         self.need(tenant, key);
     }
 
-    /// Now that everything is said it shows which twins will not let go of their numbers after all.
+    /// Now that everything is said it shows which twins will not let go of their numbers, or not come, after all.
     fn look_again_at_waiting(&mut self, tenant: &Uid) {
         let records = self.tenants.get(tenant).into_iter().flat_map(Ledger::records);
-        let waiting = records.filter(|(_, record)| record.stands(Reason::WaitingForNumber));
+        let waiting = records
+            .filter(|(_, record)| record.stands(Reason::WaitingForNumber) || record.stands(Reason::WaitingForBackend));
         let waiting: Vec<Key> = waiting.map(|(key, _)| key.clone()).collect();
         for key in waiting {
             self.need(tenant, &key);
@@ -326,6 +365,10 @@ impl Registry {
     fn unsettled(&self, tenant: &Uid) -> BTreeSet<Key> {
         let records = self.tenants.get(tenant).into_iter().flat_map(Ledger::records);
         records.filter(|(_, record)| record.stale).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn speaks_for_ingresses(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.ingresses)
     }
 
     fn speaking(&mut self, id: SessionId) -> Option<(&mut Session, &mut Ledger)> {

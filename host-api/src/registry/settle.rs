@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use k3k_expose_proto::message::Numbers;
-use k3k_expose_proto::{Hash, Key, Outcome, Reason, Uid};
+use k3k_expose_proto::{Hash, Key, Outcome, Reason, Resource, Uid};
 
 use super::Registry;
 use super::judge::{Task, Verdict};
@@ -15,7 +15,6 @@ use crate::ledger;
 use crate::notice::NoticeKind;
 use crate::plan::Road;
 use crate::services::Blocker;
-use crate::twin::HostService;
 
 /// Delay before the labels of pods are looked at again.
 const PODS_AGAIN: Duration = Duration::from_secs(2);
@@ -39,6 +38,13 @@ impl Registry {
                 }
                 Task::Settled
             }
+            Verdict::Deny(denial, blockers) => {
+                self.tell(tenant, key, denial.reason, blockers, denial.message);
+                if let Some(ledger) = self.tenants.get_mut(tenant) {
+                    ledger.failures.remove(key);
+                }
+                Task::Settled
+            }
             Verdict::Answer(reason, blockers) => {
                 let unheard = self.is_unheard_of(reason, &blockers);
                 self.conclude(tenant, key, reason, blockers);
@@ -46,7 +52,9 @@ impl Registry {
                     ledger.failures.remove(key);
                 }
                 match reason {
-                    Reason::Adopting if !self.k3k_syncs(tenant) => self.retry_after(tenant, key, now, PODS_AGAIN),
+                    Reason::Adopting if !self.k3k_writes(tenant, key.resource()) => {
+                        self.retry_after(tenant, key, now, PODS_AGAIN)
+                    }
                     Reason::WrongVirtualCluster => self.report_stranger(tenant),
                     Reason::Applied => self.note_adoption(tenant, key),
                     // No event will tell when the number can be had.
@@ -98,10 +106,14 @@ impl Registry {
         };
         let at = Self::place(ledger, key);
         if ledger.record(key).is_some() {
-            if self.services.get(&at).is_none() {
+            let (stands, name) = match key.resource() {
+                Resource::Services => (self.services.get(&at).is_some(), Blocker::Name(at)),
+                Resource::Ingresses => (self.ingresses.get(&at).is_some(), Blocker::IngressName(at)),
+            };
+            if !stands {
                 return false;
             }
-            self.conclude(tenant, key, Reason::TwinTerminating, vec![Blocker::Name(at)]);
+            self.conclude(tenant, key, Reason::TwinTerminating, vec![name]);
         }
         true
     }
@@ -114,6 +126,12 @@ impl Registry {
 
     /// Gives an object its answer. Its own content is forgotten with that.
     pub(super) fn conclude(&mut self, tenant: &Uid, key: &Key, reason: Reason, blockers: Vec<Blocker>) {
+        let message = words::message(key.resource(), reason, &blockers);
+        self.tell(tenant, key, reason, blockers, message);
+    }
+
+    /// The same, in words of its own.
+    fn tell(&mut self, tenant: &Uid, key: &Key, reason: Reason, blockers: Vec<Blocker>, message: String) {
         let shown = self.shown(tenant, key);
         let Some(ledger) = self.tenants.get_mut(tenant) else {
             return;
@@ -130,7 +148,6 @@ impl Registry {
                 *self.totals.rejections.entry(reason).or_default() += 1;
             }
         }
-        let message = words::message(reason, &blockers);
         ledger.answer(key, version, |record| ledger::answer(key, record, version, reason, message, shown));
         self.unblock(&waited, tenant, key);
         for blocker in blockers {
@@ -138,6 +155,9 @@ impl Registry {
         }
         self.wake_of(tenant);
         self.wake_siblings(tenant, key);
+        if reason.outcome() == Outcome::Rejected {
+            self.wake(&Blocker::Backend(tenant.clone(), key.clone()));
+        }
     }
 
     /// Whether numbers are refused of which nobody is known to hold them.
@@ -149,11 +169,17 @@ impl Registry {
 
     /// The first adopted twin shows that this is the virtual cluster that k3k served, so what else k3k left may go.
     fn note_adoption(&mut self, tenant: &Uid, key: &Key) {
-        let Some(ledger) = self.tenants.get_mut(tenant) else {
+        let Some(ledger) = self.tenants.get(tenant) else {
             return;
         };
-        let twin = self.services.get(&Self::place(ledger, key)).and_then(HostService::twin);
-        if !ledger.adopted && twin.is_some_and(|twin| twin.made_by_k3k) {
+        if ledger.adopted {
+            return;
+        }
+        let made_by_k3k = match key.resource() {
+            Resource::Services => self.standing(tenant, key).is_some_and(|twin| twin.made_by_k3k),
+            Resource::Ingresses => self.standing_ingress(tenant, key).is_some_and(|twin| twin.made_by_k3k),
+        };
+        if made_by_k3k && let Some(ledger) = self.tenants.get_mut(tenant) {
             ledger.adopted = true;
             self.collect(tenant);
         }

@@ -8,16 +8,24 @@ use k3k_expose_proto::{Hash, Tally};
 use serde_json::json;
 
 use super::*;
+use crate::cluster::SyncIngresses;
 use crate::plan::Road;
 use crate::refusal::Refusal;
 use crate::tenant::{ServerPod, Tenant};
 use crate::twin::{self, Held};
 
 mod election;
+mod ingress;
 mod numbers;
 mod room;
 
-const OFF: ClusterState = ClusterState { revision: 0, k3k_syncs: false, mass_delete: None, selector: BTreeMap::new() };
+const OFF: ClusterState = ClusterState {
+    revision: 0,
+    k3k_syncs: false,
+    mass_delete: None,
+    selector: BTreeMap::new(),
+    ingresses: SyncIngresses { enabled: false, selector: BTreeMap::new() },
+};
 const NOW: Duration = Duration::ZERO;
 
 fn uid(text: &str) -> Uid {
@@ -73,6 +81,7 @@ fn hello(tally: Tally) -> Hello {
         virtual_cluster: uid("vc"),
         count: tally.count,
         root: tally.root,
+        ingresses: false,
         seen: None,
     }
 }
@@ -140,7 +149,7 @@ fn nothing_is_written_while_k3k_syncs_and_everything_is_asked_for_after() {
     assert_eq!(task(&mut registry), Some(Task::Settled));
     assert_eq!(reasons(&told(&mut registry, id)), [Reason::Adopting]);
     registry.cluster_seen(&uid("t"), OFF);
-    let switched = FromHost::Beat(HostBeat { k3k_syncs: false });
+    let switched = FromHost::Beat(HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false, ingress_classes: None });
     assert_eq!(told(&mut registry, id), [switched, FromHost::Want(Want::Keys(vec![key("web")]))]);
 }
 

@@ -82,7 +82,7 @@ impl Registry {
             return true;
         }
         match ledger.record(&twin.marks.key) {
-            None => !ledger.complete || self.may_go(ledger, &twin.marks.key, twin),
+            None => !ledger.complete || self.may_go(ledger, &twin.marks.key, &twin.marks),
             Some(record) => {
                 let refused = record.object.is_none()
                     && !record.stale

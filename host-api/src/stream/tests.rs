@@ -10,7 +10,7 @@ use k3k_expose_proto::service::ServiceType;
 use k3k_expose_proto::{Hash, Key, Service, Tally, Uid, version};
 
 use super::*;
-use crate::cluster::ClusterState;
+use crate::cluster::{ClusterState, SyncIngresses};
 use crate::numbers::Conflict;
 use crate::tenant::{ServerPod, Tenant};
 
@@ -38,10 +38,17 @@ fn open(lifetime: Duration) -> Open {
         virtual_cluster: uid("vc"),
         count: tally.count,
         root: tally.root,
+        ingresses: false,
         seen: None,
     };
     // While k3k's own sync is on every put is answered without a write.
-    let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None, selector: BTreeMap::new() };
+    let state = ClusterState {
+        revision: 0,
+        k3k_syncs: true,
+        mass_delete: None,
+        selector: BTreeMap::new(),
+        ingresses: SyncIngresses::default(),
+    };
     let tenant = Tenant::for_test("t", "ns", "mine");
     let (id, _) = hub
         .with(|registry, now| registry.open(&tenant, state, ServerPod { uid: uid("pod"), ordinal: 0 }, &hello, now))
@@ -208,10 +215,17 @@ async fn a_newer_session_ends_the_older() {
         virtual_cluster: uid("vc"),
         count: 0,
         root: Tally::default().root,
+        ingresses: false,
         seen: None,
     };
     let tenant = Tenant::for_test("t", "ns", "mine");
-    let state = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None, selector: BTreeMap::new() };
+    let state = ClusterState {
+        revision: 0,
+        k3k_syncs: true,
+        mass_delete: None,
+        selector: BTreeMap::new(),
+        ingresses: SyncIngresses::default(),
+    };
     let again = || {
         older.hub.with(|registry, now| {
             registry.open(&tenant, state.clone(), ServerPod { uid: uid("pod"), ordinal: 0 }, &hello, now)

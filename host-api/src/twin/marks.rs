@@ -1,6 +1,6 @@
 //! By what a twin is known, and whose fields are ours. Pure.
 
-use k3k_expose_proto::{Key, Uid};
+use k3k_expose_proto::{Key, Resource, Uid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
@@ -33,11 +33,11 @@ impl Marks {
     }
 }
 
-/// The Cluster, key and ownership that a Service's metadata shows, if it is a twin.
-pub(super) fn marks(meta: &ObjectMeta) -> Option<Marks> {
+/// The Cluster, key and ownership that the metadata of an object of that kind shows, if it is a twin.
+pub(crate) fn marks(meta: &ObjectMeta, resource: Resource) -> Option<Marks> {
     let annotations = meta.annotations.as_ref()?;
     let annotation = |key: &str| annotations.get(key).map(String::as_str);
-    let key = Key::service(annotation(VIRTUAL_NAMESPACE)?, annotation(VIRTUAL_NAME)?).ok()?;
+    let key = Key::of(resource, annotation(VIRTUAL_NAMESPACE)?, annotation(VIRTUAL_NAME)?).ok()?;
     let owner = meta
         .owner_references
         .as_deref()

@@ -42,11 +42,11 @@ pub(super) fn conditions(status: &ServiceStatus) -> Vec<Condition> {
     conditions.map(condition).collect()
 }
 
-pub(super) fn number(port: i32) -> Option<NonZeroU16> {
+pub(crate) fn number(port: i32) -> Option<NonZeroU16> {
     u16::try_from(port).ok().and_then(NonZeroU16::new)
 }
 
-fn protocol(text: &str) -> Option<Protocol> {
+pub(crate) fn protocol(text: &str) -> Option<Protocol> {
     match text {
         "TCP" => Some(Protocol::TCP),
         "UDP" => Some(Protocol::UDP),

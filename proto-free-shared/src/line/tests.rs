@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Key;
 use crate::limits::WANT_KEYS;
 use crate::message::{Bye, ByeReason, FromAgent, FromHost, Object, Want};
 use crate::service::{Service, ServiceType};
+use crate::{Key, Resource};
 
 /// What no error text may repeat.
 const SECRET: &str = "XSECRETX";
@@ -51,8 +51,9 @@ fn a_line_of_exactly_the_bound_is_written() {
 #[test]
 fn the_most_wanted_keys_of_the_longest_names_fit() {
     let label = "a".repeat(63);
-    let keys = vec![Key::service(&label, &label).unwrap(); WANT_KEYS];
-    assert!(encode(&FromHost::Want(Want::Keys(keys))).unwrap().len() <= LINE_BYTES / 2);
+    let name = ["a"; 127].join(".");
+    let keys = vec![Key::of(Resource::Ingresses, &label, &name).unwrap(); WANT_KEYS];
+    assert!(encode(&FromHost::Want(Want::Keys(keys))).unwrap().len() <= LINE_BYTES * 4 / 5);
 }
 
 #[test]

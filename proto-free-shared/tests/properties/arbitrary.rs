@@ -9,10 +9,12 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use k3k_expose_proto::key::{Key, Uid};
+use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress, Path, PathType, Rule, Tls};
+use k3k_expose_proto::key::{Key, Resource, Uid};
 use k3k_expose_proto::message::{
-    AgentBeat, Answer, Bye, ByeReason, Condition, Delete, End, FromAgent, FromHost, Hello, HostBeat, Ingress,
-    IngressPort, Limits, NodePort, Numbers, Object, Put, Resume, Role, Seen, Unusable, Want, Welcome,
+    AgentBeat, Answer, Bye, ByeReason, Condition, Delete, End, FromAgent, FromHost, Hello, HostBeat,
+    Ingress as BalancerIngress, IngressPort, Limits, NodePort, Numbers, Object, Put, Resume, Role, Seen, Unusable,
+    Want, Welcome,
 };
 use k3k_expose_proto::outcome::{Outcome, Reason};
 use k3k_expose_proto::service::{
@@ -44,7 +46,9 @@ pub(crate) fn from_host() -> impl Strategy<Value = FromHost> {
         welcome().prop_map(FromHost::Welcome),
         answer().prop_map(|answer| FromHost::Answer(Box::new(answer))),
         prop_oneof![Just(Want::All), vec(key(), 0..4).prop_map(Want::Keys)].prop_map(FromHost::Want),
-        any::<bool>().prop_map(|k3k_syncs| FromHost::Beat(HostBeat { k3k_syncs })),
+        (any::<(bool, bool)>(), classes()).prop_map(|((k3k_syncs, k3k_syncs_ingresses), ingress_classes)| {
+            FromHost::Beat(HostBeat { k3k_syncs, k3k_syncs_ingresses, ingress_classes })
+        }),
         bye().prop_map(FromHost::Bye),
     ]
 }
@@ -67,6 +71,10 @@ pub(crate) fn text() -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..12).prop_map(String::from_iter)
 }
 
+fn classes() -> impl Strategy<Value = Option<Vec<String>>> {
+    option::of(vec(label(), 0..3))
+}
+
 fn label() -> impl Strategy<Value = String> {
     "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 }
@@ -80,28 +88,53 @@ fn hello() -> impl Strategy<Value = Hello> {
         uid(),
         any::<u64>(),
         hex(),
-        option::of(seen),
+        (any::<bool>(), option::of(seen)),
     );
-    parts.prop_map(|(versions, agent, projection, virtual_cluster, count, root, seen)| Hello {
+    parts.prop_map(|(versions, agent, projection, virtual_cluster, count, root, (ingresses, seen))| Hello {
         versions,
         agent,
         projection,
         virtual_cluster,
         count,
         root,
+        ingresses,
         seen,
     })
 }
 
 fn put() -> impl Strategy<Value = Put> {
-    let parts = (key(), uid(), hex(), any::<u64>(), unusable(), service());
-    parts.prop_map(|(key, uid, hash, seen, unusable, service)| Put {
-        key,
-        uid,
-        hash,
-        seen,
-        unusable,
-        object: Object::Service(Box::new(service)),
+    let of_service = (key(), service()).prop_map(|(key, service)| (key, Object::Service(Box::new(service))));
+    let of_ingress = (ingress_key(), ingress()).prop_map(|(key, ingress)| (key, Object::Ingress(Box::new(ingress))));
+    let parts = (prop_oneof![of_service, of_ingress], uid(), hex(), any::<u64>(), unusable());
+    parts.prop_map(|((key, object), uid, hash, seen, unusable)| Put { key, uid, hash, seen, unusable, object })
+}
+
+fn ingress_key() -> impl Strategy<Value = Key> {
+    (label(), label(), label()).prop_map(|(namespace, name, rest)| {
+        Key::of(Resource::Ingresses, &namespace, &format!("{name}.{rest}")).unwrap()
+    })
+}
+
+fn ingress() -> impl Strategy<Value = Ingress> {
+    let port = prop_oneof![any::<NonZeroU16>().prop_map(BackendPort::Number), text().prop_map(BackendPort::Name),];
+    let backend = prop_oneof![
+        3 => (text(), port).prop_map(|(name, port)| Backend::Service { name, port }),
+        1 => Just(Backend::Resource),
+    ]
+    .boxed();
+    let path_type = select(&[PathType::Exact, PathType::Prefix, PathType::ImplementationSpecific][..]);
+    let path =
+        (text(), path_type, backend.clone()).prop_map(|(path, path_type, backend)| Path { path, path_type, backend });
+    let rule = (text(), vec(path, 0..3)).prop_map(|(host, paths)| Rule { host, paths });
+    let tls = (vec(text(), 0..3), option::of(text())).prop_map(|(hosts, secret_name)| Tls { hosts, secret_name });
+    let parts = (option::of(text()), option::of(backend), vec(rule, 0..3), vec(tls, 0..3), map(), map());
+    parts.prop_map(|(ingress_class_name, default_backend, rules, tls, labels, annotations)| Ingress {
+        ingress_class_name,
+        default_backend,
+        rules,
+        tls,
+        labels,
+        annotations,
     })
 }
 
@@ -120,20 +153,35 @@ fn welcome() -> impl Strategy<Value = Welcome> {
         select(&[Role::Active, Role::Standby][..]),
         limits,
         select(&[Resume::Nothing, Resume::Snapshot][..]),
-        (any::<u32>(), any::<bool>()),
+        (any::<u32>(), any::<(bool, bool)>(), classes()),
         vec(text(), 0..3),
     );
-    parts.prop_map(|(version, session, epoch, role, limits, resume, (ends_in_s, k3k_syncs), warnings)| Welcome {
-        version,
-        session,
-        epoch,
-        role,
-        limits,
-        resume,
-        ends_in_s,
-        k3k_syncs,
-        warnings,
-    })
+    parts.prop_map(
+        |(
+            version,
+            session,
+            epoch,
+            role,
+            limits,
+            resume,
+            (ends_in_s, (k3k_syncs, k3k_syncs_ingresses), ingress_classes),
+            warnings,
+        )| {
+            Welcome {
+                version,
+                session,
+                epoch,
+                role,
+                limits,
+                resume,
+                ends_in_s,
+                k3k_syncs,
+                k3k_syncs_ingresses,
+                ingress_classes,
+                warnings,
+            }
+        },
+    )
 }
 
 fn answer() -> impl Strategy<Value = Answer> {
@@ -149,7 +197,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         reason,
         text(),
         option::of(numbers()),
-        vec(ingress(), 0..3),
+        vec(balancer_ingress(), 0..3),
         vec(condition, 0..3),
     );
     parts.prop_map(|((key, uid, hash, version), outcome, reason, message, numbers, load_balancer, conditions)| Answer {
@@ -174,14 +222,14 @@ fn numbers() -> impl Strategy<Value = Numbers> {
     })
 }
 
-fn ingress() -> impl Strategy<Value = Ingress> {
+fn balancer_ingress() -> impl Strategy<Value = BalancerIngress> {
     let port = (number(), protocol(), option::of(text())).prop_map(|(port, protocol, error)| IngressPort {
         port,
         protocol,
         error,
     });
     (any::<Option<IpAddr>>(), option::of(text()), option::of(text()), vec(port, 0..3))
-        .prop_map(|(ip, hostname, ip_mode, ports)| Ingress { ip, hostname, ip_mode, ports })
+        .prop_map(|(ip, hostname, ip_mode, ports)| BalancerIngress { ip, hostname, ip_mode, ports })
 }
 
 fn bye() -> impl Strategy<Value = Bye> {

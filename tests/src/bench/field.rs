@@ -94,6 +94,10 @@ impl Field {
         NAMESPACE
     }
 
+    pub(super) fn virtual_uid(&self) -> &str {
+        &self.virtual_uid
+    }
+
     pub(super) fn tenant(&self) -> &Tenant {
         &self.tenant
     }
@@ -182,10 +186,19 @@ impl Field {
 
     /// Starts host-api, then the agent, and gives the moment before the latter.
     pub(super) async fn start(&mut self) -> anyhow::Result<Instant> {
-        let host_api = HostApi::start(&self.host, HostApiOptions::default()).await?;
+        self.start_with(Vec::new(), Vec::new()).await
+    }
+
+    /// The same with further variables for either.
+    pub(super) async fn start_with(
+        &mut self,
+        of_host_api: Vec<(String, String)>,
+        of_agent: Vec<(String, String)>,
+    ) -> anyhow::Result<Instant> {
+        let host_api = HostApi::start(&self.host, HostApiOptions { env: of_host_api }).await?;
         let token = self.tenant.server_pod_token(0).await?;
         let began = Instant::now();
-        let agent = programs::start_agent(&self.virtual_cluster, &self.tenant, &host_api, &token, None).await?;
+        let agent = programs::start_agent(&self.virtual_cluster, &self.tenant, &host_api, &token, of_agent).await?;
         self.programs = Some(Programs { agent, host_api });
         Ok(began)
     }
@@ -256,7 +269,7 @@ impl Field {
 }
 
 /// How many there are, without reading them all.
-async fn count<K>(api: &Api<K>) -> anyhow::Result<usize>
+pub(super) async fn count<K>(api: &Api<K>) -> anyhow::Result<usize>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
 {

@@ -27,16 +27,16 @@ pub(super) struct Programs {
     pub(super) host_api: HostApi,
 }
 
-/// Starts an agent, with host-api at another URL than its own if one is given.
+/// Starts an agent with further variables.
 pub(super) async fn start_agent(
     virtual_cluster: &ControlPlane,
     tenant: &Tenant,
     host_api: &HostApi,
     token: &str,
-    url: Option<String>,
+    env: Vec<(String, String)>,
 ) -> anyhow::Result<Agent> {
     let mut options = AgentOptions::in_pod(&tenant.server_pod_name(0));
-    options.env.extend(url.map(|url| ("K3K_EXPOSE_HOST_API_URL".to_owned(), url)));
+    options.env.extend(env);
     Agent::start(virtual_cluster, host_api, token, options).await
 }
 
@@ -83,7 +83,8 @@ impl Programs {
         let Self { agent, host_api } = self;
         agent.terminate(DRAIN).await?;
         let proxy = Proxy::start(host_api.address()).await?;
-        let agent = start_agent(virtual_cluster, tenant, &host_api, token, Some(proxy.url())).await?;
+        let way = vec![("K3K_EXPOSE_HOST_API_URL".to_owned(), proxy.url())];
+        let agent = start_agent(virtual_cluster, tenant, &host_api, token, way).await?;
         agent.wait_ok("/syncz", PATIENCE).await?;
         let before = quiet_bytes(&agent).await?;
         let ended_before = agent.metric(SESSIONS).await?.unwrap_or_default();

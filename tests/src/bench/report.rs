@@ -74,8 +74,38 @@ pub struct Report {
     pub rss_mib: BTreeMap<String, Option<f64>>,
     /// CPU time from the start until 30 s after the sync of `n`; with a suffix at other numbers of Services.
     pub cpu_s: BTreeMap<String, Option<f64>>,
+    /// The same of Ingresses; null when they were not measured.
+    pub ingresses: Option<Ingresses>,
     /// Bytes of lines in both directions for a reconnect with nothing changed.
     pub reconnect_bytes: u64,
+}
+
+/// What the sync of `n` Ingresses with one Service costs.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Ingresses {
+    /// Ingresses in the virtual cluster.
+    pub n: usize,
+    /// The best time of a plain client.
+    pub limit_s: f64,
+    /// Time from before the agent's start until the last twin.
+    pub initial_s: f64,
+    /// The second by the first.
+    pub initial_to_limit: f64,
+    /// host-api's writes in the initial sync.
+    pub host_writes_initial: usize,
+    /// The agent's.
+    pub virtual_writes_initial: usize,
+    /// Writes of both in a restart of each.
+    pub writes_restarts: usize,
+    /// Resident memory 30 s after the sync.
+    pub rss_mib: Programs,
+}
+
+impl Ingresses {
+    pub(super) fn with_memory(self, usage: &Usage) -> Self {
+        let rss_mib = Programs { agent: mib(usage.agent_rss_kib), host_api: mib(usage.host_api_rss_kib) };
+        Self { rss_mib, ..self }
+    }
 }
 
 /// A figure of each program.

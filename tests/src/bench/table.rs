@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::{Crowded, Percentiles, Report};
+use super::report::{Crowded, Ingresses, Percentiles, Report};
 
 /// The changes, in the order in which they are measured.
 const CHANGES: [&str; 3] = ["create", "update", "delete"];
@@ -17,7 +17,29 @@ pub(super) fn render(report: &Report) -> String {
     let _ = conflicts(&mut text, report);
     let _ = writes(&mut text, report);
     let _ = cost(&mut text, report);
+    let _ = report.ingresses.as_ref().map(|ingresses| text.push_str(&ingresses_alone(ingresses)));
     text
+}
+
+/// The section of Ingresses.
+pub(super) fn ingresses_alone(report: &Ingresses) -> String {
+    let mut text = String::new();
+    let _ = ingresses(&mut text, report);
+    text
+}
+
+fn ingresses(text: &mut String, report: &Ingresses) -> std::fmt::Result {
+    let n = report.n;
+    writeln!(text, "\nInitial sync of {n} Ingresses")?;
+    line(text, "limit (a plain client)", &format!("{:.2} s", report.limit_s), "")?;
+    line(text, "agent start to last twin", &format!("{:.2} s", report.initial_s), "")?;
+    line(text, "sync / limit", &format!("{:.2}", report.initial_to_limit), "at most 1.5")?;
+    line(text, "writes on the host", &report.host_writes_initial.to_string(), &format!("{} exactly", n + 1))?;
+    let promise = format!("{} exactly: each, its Service, the class", n + 2);
+    line(text, "writes in the virtual cluster", &report.virtual_writes_initial.to_string(), &promise)?;
+    line(text, "writes of both restarts", &report.writes_restarts.to_string(), "0")?;
+    line(text, "MiB, agent", &format!("{:.1}", report.rss_mib.agent), "at most 1.5 times that of Services")?;
+    line(text, "MiB, host-api", &format!("{:.1}", report.rss_mib.host_api), "at most 1.5 times that of Services")
 }
 
 fn sync(text: &mut String, report: &Report) -> std::fmt::Result {

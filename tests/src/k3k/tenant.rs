@@ -189,6 +189,14 @@ impl Tenant {
         self.patch_cluster(json!({"spec": {"sync": {"services": {"enabled": enabled}}}})).await
     }
 
+    /// The same of k3k's own Ingress syncer, which is off by default.
+    ///
+    /// # Errors
+    /// When the Cluster is gone.
+    pub async fn set_sync_ingresses(&self, enabled: bool) -> anyhow::Result<()> {
+        self.patch_cluster(json!({"spec": {"sync": {"ingresses": {"enabled": enabled}}}})).await
+    }
+
     /// Exposes only Services with these labels; `null` takes one away.
     ///
     /// # Errors

@@ -3,9 +3,10 @@
 use std::num::NonZeroU16;
 
 use anyhow::Context;
+use k3k_expose_proto::ingress::Ingress;
 use k3k_expose_proto::message::{Delete, End, Hello, Object, Put, Unusable};
 use k3k_expose_proto::service::{Port, Protocol, ServiceType, TargetPort};
-use k3k_expose_proto::{Hash, Key, Service, Tally, Uid, version};
+use k3k_expose_proto::{Hash, Key, Resource, Service, Tally, Uid, version};
 
 /// A ClusterIP Service with one TCP port, for pods labeled `app=<app>`.
 ///
@@ -51,6 +52,22 @@ pub fn put(namespace: &str, name: &str, uid: &str, service: Service) -> anyhow::
     })
 }
 
+/// The `put` of an Ingress.
+///
+/// # Errors
+/// When namespace, name or UID is none.
+pub fn put_ingress(namespace: &str, name: &str, uid: &str, ingress: Ingress) -> anyhow::Result<Put> {
+    let object = Object::Ingress(Box::new(ingress));
+    Ok(Put {
+        key: Key::of(Resource::Ingresses, namespace, name)?,
+        uid: Uid::parse(uid)?,
+        hash: object.hash(),
+        seen: 0,
+        unusable: Unusable::default(),
+        object,
+    })
+}
+
 /// The `delete` that takes a `put` back.
 #[must_use]
 pub fn delete(put: &Put) -> Delete {
@@ -70,6 +87,7 @@ pub fn hello(virtual_cluster: &str, wanted: &[Put]) -> anyhow::Result<Hello> {
         virtual_cluster: Uid::parse(virtual_cluster)?,
         count,
         root,
+        ingresses: false,
         seen: None,
     })
 }

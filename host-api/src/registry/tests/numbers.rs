@@ -14,7 +14,7 @@ pub(super) fn pinned(name: &str, node_port: u16) -> Put {
 }
 
 fn changed(put: Put, change: impl FnOnce(&mut Service)) -> Put {
-    let Object::Service(mut service) = put.object;
+    let Object::Service(mut service) = put.object else { panic!() };
     change(&mut service);
     Put { hash: Hash::of(&service), object: Object::Service(service), ..put }
 }

@@ -5,7 +5,13 @@ use k3k_expose_proto::message::Condition;
 use super::*;
 use crate::notice::{NoticeKind, TWO_WRITERS};
 
-const ON: ClusterState = ClusterState { revision: 0, k3k_syncs: true, mass_delete: None, selector: BTreeMap::new() };
+const ON: ClusterState = ClusterState {
+    revision: 0,
+    k3k_syncs: true,
+    mass_delete: None,
+    selector: BTreeMap::new(),
+    ingresses: SyncIngresses { enabled: false, selector: BTreeMap::new() },
+};
 
 fn quota(used: u32) -> k8s_openapi::api::core::v1::ResourceQuota {
     serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": "q"},
@@ -32,7 +38,7 @@ fn balanced() -> (Registry, SessionId, k8s_openapi::api::core::v1::Service) {
 }
 
 fn balancer() -> Put {
-    let Object::Service(mut service) = put("web", 30_080).object;
+    let Object::Service(mut service) = put("web", 30_080).object else { panic!() };
     service.service_type = ServiceType::LoadBalancer;
     Put { hash: Hash::of(&service), object: Object::Service(service), ..put("web", 30_080) }
 }
@@ -119,7 +125,8 @@ fn two_writers_are_told_to_everybody_once_each_time() {
         let notices = registry.effects().notices;
         (told(registry, id), notices.iter().filter(|notice| notice.kind == NoticeKind::TwoWriters).count())
     };
-    let beat = |k3k_syncs| vec![FromHost::Beat(HostBeat { k3k_syncs })];
+    let beat =
+        |k3k_syncs| vec![FromHost::Beat(HostBeat { k3k_syncs, k3k_syncs_ingresses: false, ingress_classes: None })];
     assert_eq!(registry.census().two_writers, 0);
     assert_eq!(flips(&mut registry, ON), (beat(true), 1));
     assert_eq!(registry.census().two_writers, 1);

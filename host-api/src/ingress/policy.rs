@@ -1,0 +1,350 @@
+//! What the platform team admits of tenants' Ingresses: the one place of that decision. Pure.
+//!
+//! Nothing is admitted that is not named. Who has a host first, and whether a backend is exposed, is not policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k3k_expose_process::quote::quote;
+use k3k_expose_proto::Reason;
+use k3k_expose_proto::ingress::{Backend, Ingress};
+use k3k_expose_proto::key::is_dns_subdomain;
+use k3k_expose_proto::limits::INGRESS_CLASSES;
+use regex_lite::{Regex, RegexBuilder};
+use serde::Deserialize;
+
+use crate::tenant::Tenant;
+
+/// Annotations that steer no controller, by the prefix of their keys: they stay behind and refuse nothing.
+const IGNORED: [&str; 5] =
+    ["kubectl.kubernetes.io/", "meta.helm.sh/", "expose.k3k.io/", "field.cattle.io/", "argocd.argoproj.io/"];
+/// Largest pattern of an annotation's values, compiled.
+const PATTERN: usize = 64 * 1024;
+
+/// What is admitted.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    classes: BTreeSet<String>,
+    annotations: BTreeMap<String, Regex>,
+    tenants: Vec<Grant>,
+}
+
+/// What is admitted of one tenant, or of all tenants in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Grant {
+    namespace: String,
+    /// The Cluster's name; absent for all in the namespace.
+    #[serde(default)]
+    cluster: Option<String>,
+    /// Domains: each admits itself and every name below it.
+    #[serde(default)]
+    host_suffixes: Vec<String>,
+    /// Secrets of that namespace that may be named as they are.
+    #[serde(default)]
+    tls_secrets: BTreeSet<String>,
+    /// Requests that no other Ingress of the host wants may go to the tenant.
+    #[serde(default)]
+    default_backend: bool,
+}
+
+/// The policy as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    classes: BTreeSet<String>,
+    /// Patterns of values by key. A pattern is of the whole value.
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    tenants: Vec<Grant>,
+}
+
+/// Why a policy cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    /// It is not YAML of the right shape.
+    #[error("not a policy: {0}")]
+    Shape(String),
+    /// A pattern is no regular expression, or too large a one.
+    #[error("the pattern of annotation {key} is no regular expression")]
+    Pattern {
+        /// The annotation.
+        key: String,
+        /// What is wrong with it.
+        source: regex_lite::Error,
+    },
+    /// A class has no name that could be one, or there are too many.
+    #[error("classes has more than {INGRESS_CLASSES} names, or one that is none")]
+    Classes,
+    /// A suffix would admit more than one domain.
+    #[error("{0:?} is no domain: write example.com, without a dot or a star in front")]
+    Suffix(String),
+}
+
+/// Why an Ingress is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// As a word.
+    pub reason: Reason,
+    /// In words, for the tenant.
+    pub message: String,
+}
+
+impl Policy {
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let written: Written = serde_saphyr::from_str(text).map_err(|error| Invalid::Shape(error.to_string()))?;
+        let mut annotations = BTreeMap::new();
+        for (key, pattern) in written.annotations {
+            // By itself first: no unbalanced bracket may undo the anchors.
+            let whole = Regex::new(&pattern)
+                .and_then(|_| RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(PATTERN).build());
+            let whole = whole.map_err(|source| Invalid::Pattern { key: key.clone(), source })?;
+            annotations.insert(key, whole);
+        }
+        if written.classes.len() > INGRESS_CLASSES || !written.classes.iter().all(|class| is_dns_subdomain(class)) {
+            return Err(Invalid::Classes);
+        }
+        let suffixes = written.tenants.iter().flat_map(|grant| &grant.host_suffixes);
+        if let Some(suffix) = suffixes.into_iter().find(|suffix| !is_dns_subdomain(suffix)) {
+            return Err(Invalid::Suffix(suffix.clone()));
+        }
+        Ok(Self { classes: written.classes, annotations, tenants: written.tenants })
+    }
+
+    /// The classes that are admitted.
+    #[must_use]
+    pub fn classes(&self) -> Vec<String> {
+        self.classes.iter().cloned().collect()
+    }
+
+    /// Judges an Ingress of a tenant.
+    ///
+    /// # Errors
+    /// The first [`Denial`], in the order in which a tenant would mend them.
+    pub fn judge(&self, tenant: &Tenant, ingress: &Ingress) -> Result<(), Denial> {
+        self.class(ingress)?;
+        self.hosts(tenant, ingress)?;
+        self.annotations(ingress)?;
+        self.secrets(tenant, ingress)?;
+        if ingress.backends().any(|backend| *backend == Backend::Resource) {
+            return deny(Reason::BackendNotSynced, "a backend is no Service");
+        }
+        Ok(())
+    }
+
+    /// The annotations that cross, once [`Self::judge`] has admitted the Ingress.
+    pub fn crossing<'a>(&'a self, ingress: &'a Ingress) -> impl Iterator<Item = (&'a String, &'a String)> {
+        ingress.annotations.iter().filter(|(key, _)| self.annotations.contains_key(*key))
+    }
+
+    fn class(&self, ingress: &Ingress) -> Result<(), Denial> {
+        match &ingress.ingress_class_name {
+            Some(class) if self.classes.contains(class) => Ok(()),
+            Some(class) => deny(Reason::ClassNotAdmitted, &format!("ingress class {} is not admitted", quote(class))),
+            None => deny(Reason::ClassNotAdmitted, "ingressClassName is missing"),
+        }
+    }
+
+    fn hosts(&self, tenant: &Tenant, ingress: &Ingress) -> Result<(), Denial> {
+        let suffixes = || self.of(tenant).flat_map(|grant| &grant.host_suffixes);
+        if ingress.default_backend.is_some() && !self.of(tenant).any(|grant| grant.default_backend) {
+            return deny(Reason::HostNotAdmitted, "a default backend would be for every host, which is not admitted");
+        }
+        let hosts = ingress.rules.iter().map(|rule| &rule.host).chain(ingress.tls.iter().flat_map(|tls| &tls.hosts));
+        for host in hosts {
+            if host.is_empty() {
+                return deny(Reason::HostNotAdmitted, "a rule without a host would be for every host");
+            }
+            if host.contains('*') {
+                return deny(Reason::HostNotAdmitted, &format!("host {} is a wildcard", quote(host)));
+            }
+            if !suffixes().any(|suffix| is_within(host, suffix)) {
+                return deny(Reason::HostNotAdmitted, &format!("host {} is not admitted", quote(host)));
+            }
+        }
+        Ok(())
+    }
+
+    fn annotations(&self, ingress: &Ingress) -> Result<(), Denial> {
+        for (key, value) in &ingress.annotations {
+            match self.annotations.get(key) {
+                Some(pattern) if pattern.is_match(value) => {}
+                Some(_) => {
+                    let message = format!("the value of annotation {} is not admitted", quote(key));
+                    return deny(Reason::AnnotationNotAdmitted, &message);
+                }
+                None if IGNORED.iter().any(|prefix| key.starts_with(prefix)) => {}
+                None => {
+                    let message = format!("annotation {} is not admitted", quote(key));
+                    return deny(Reason::AnnotationNotAdmitted, &message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn secrets(&self, tenant: &Tenant, ingress: &Ingress) -> Result<(), Denial> {
+        let mut named = ingress.tls.iter().filter_map(|tls| tls.secret_name.as_ref());
+        match named.find(|name| !self.of(tenant).any(|grant| grant.tls_secrets.contains(*name))) {
+            Some(name) => deny(Reason::TlsNotAdmitted, &format!("Secret {} is not admitted", quote(name))),
+            None => Ok(()),
+        }
+    }
+
+    fn of<'a>(&'a self, tenant: &'a Tenant) -> impl Iterator<Item = &'a Grant> {
+        self.tenants.iter().filter(|grant| {
+            grant.namespace == tenant.namespace()
+                && grant.cluster.as_ref().is_none_or(|cluster| cluster == tenant.cluster())
+        })
+    }
+}
+
+fn deny(reason: Reason, message: &str) -> Result<(), Denial> {
+    Err(Denial { reason, message: message.to_owned() })
+}
+
+fn is_within(host: &str, suffix: &str) -> bool {
+    host.strip_suffix(suffix).is_some_and(|head| head.is_empty() || head.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use k3k_expose_proto::ingress::{BackendPort, Path, PathType, Rule, Tls};
+
+    use super::*;
+
+    const POLICY: &str = "
+classes: [public]
+annotations:
+  example.com/timeout: '[0-9]{1,3}s'
+tenants:
+  - {namespace: ns, hostSuffixes: [all.example]}
+  - {namespace: ns, cluster: mine, hostSuffixes: [mine.example], tlsSecrets: [wildcard], defaultBackend: true}
+  - {namespace: other, cluster: mine, hostSuffixes: [other.example]}
+";
+
+    fn mine() -> Tenant {
+        Tenant::for_test("t", "ns", "mine")
+    }
+
+    fn of_host(host: &str) -> Ingress {
+        Ingress {
+            ingress_class_name: Some("public".to_owned()),
+            rules: vec![Rule { host: host.to_owned(), paths: Vec::new() }],
+            ..Ingress::default()
+        }
+    }
+
+    fn judged(tenant: &Tenant, ingress: &Ingress) -> Option<Reason> {
+        Policy::parse(POLICY).unwrap().judge(tenant, ingress).err().map(|denial| denial.reason)
+    }
+
+    #[test]
+    fn hosts_are_admitted_by_suffix_and_tenant() {
+        let neighbor = Tenant::for_test("u", "ns", "neighbor");
+        let no = Some(Reason::HostNotAdmitted);
+        for (tenant, host, expected) in [
+            (&mine(), "mine.example", None),
+            (&mine(), "a.b.mine.example", None),
+            (&mine(), "shop.all.example", None),
+            (&mine(), "notmine.example", no),
+            (&mine(), "mine.example.com", no),
+            (&mine(), "a.other.example", no),
+            (&mine(), "", no),
+            (&mine(), "*", no),
+            (&mine(), "*.mine.example", no),
+            (&neighbor, "shop.all.example", None),
+            (&neighbor, "a.mine.example", no),
+        ] {
+            assert_eq!(judged(tenant, &of_host(host)), expected, "{host}");
+        }
+        let tls = Ingress {
+            tls: vec![Tls { hosts: vec!["a.other.example".to_owned()], secret_name: None }],
+            ..of_host("mine.example")
+        };
+        assert_eq!(judged(&mine(), &tls), no, "names of certificates are names too");
+    }
+
+    #[test]
+    fn a_default_backend_needs_a_grant_of_its_own() {
+        let port = BackendPort::Name("http".to_owned());
+        let backend = Backend::Service { name: "web".to_owned(), port };
+        let ingress = Ingress { default_backend: Some(backend), ..of_host("shop.all.example") };
+        assert_eq!(judged(&mine(), &ingress), None);
+        assert_eq!(judged(&Tenant::for_test("u", "ns", "neighbor"), &ingress), Some(Reason::HostNotAdmitted));
+    }
+
+    #[test]
+    fn classes_annotations_secrets_and_backends_are_refused_each_for_its_own_reason() {
+        let good = of_host("mine.example");
+        let annotated = |key: &str, value: &str| Ingress {
+            annotations: [(key.to_owned(), value.to_owned())].into(),
+            ..good.clone()
+        };
+        let tls = |name: &str| Ingress {
+            tls: vec![Tls { hosts: Vec::new(), secret_name: Some(name.to_owned()) }],
+            ..good.clone()
+        };
+        let path = Path { path: String::new(), path_type: PathType::Exact, backend: Backend::Resource };
+        let resource =
+            Ingress { rules: vec![Rule { host: "mine.example".to_owned(), paths: vec![path] }], ..good.clone() };
+        let class = |class: Option<&str>| Ingress { ingress_class_name: class.map(str::to_owned), ..good.clone() };
+        let annotation = Some(Reason::AnnotationNotAdmitted);
+        for (ingress, expected) in [
+            (class(None), Some(Reason::ClassNotAdmitted)),
+            (class(Some("internal")), Some(Reason::ClassNotAdmitted)),
+            (annotated("example.com/timeout", "30s"), None),
+            (annotated("example.com/timeout", "30s; evil"), annotation),
+            (annotated("example.com/timeout", "30s\nevil"), annotation),
+            (annotated("nginx.ingress.kubernetes.io/server-snippet", "x"), annotation),
+            (annotated("nginx.ingress.kubernetes.io/auth-tls-secret", "other/secret"), annotation),
+            (annotated("kubernetes.io/ingress.class", "internal"), annotation),
+            (annotated("kubectl.kubernetes.io/last-applied-configuration", "{}"), None),
+            (tls("wildcard"), None),
+            (tls("k3k-mine-kubeconfig"), Some(Reason::TlsNotAdmitted)),
+            (resource, Some(Reason::BackendNotSynced)),
+        ] {
+            assert_eq!(judged(&mine(), &ingress), expected, "{ingress:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_policy_nothing_is_admitted() {
+        let denial = Policy::default().judge(&mine(), &of_host("mine.example")).unwrap_err();
+        assert_eq!(denial.reason, Reason::ClassNotAdmitted);
+        assert_eq!(Policy::parse("{}").unwrap().judge(&mine(), &of_host("mine.example")), Err(denial));
+    }
+
+    #[test]
+    fn only_annotations_that_are_named_cross() {
+        let mut ingress = of_host("mine.example");
+        ingress
+            .annotations
+            .extend(["example.com/timeout", "meta.helm.sh/x"].map(|key| (key.to_owned(), String::new())));
+        let policy = Policy::parse(POLICY).unwrap();
+        let keys: Vec<_> = policy.crossing(&ingress).map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["example.com/timeout"]);
+    }
+
+    #[test]
+    fn a_policy_with_a_mistake_is_no_policy() {
+        for text in [
+            "classes: public",
+            "clases: [public]",
+            "classes: ['../x']",
+            "annotations: {a: '('}",
+            "annotations: {a: 'x)|(y'}",
+            "tenants: [{namespace: ns, hostSuffixes: ['*.example']}]",
+            "tenants: [{namespace: ns, hostSuffixes: ['.example']}]",
+            "tenants: [{namespace: ns, hostSuffixes: ['']}]",
+            "tenants: [{cluster: mine}]",
+        ] {
+            assert!(Policy::parse(text).is_err(), "{text}");
+        }
+    }
+}

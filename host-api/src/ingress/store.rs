@@ -1,0 +1,203 @@
+//! Every Ingress of the host, reduced, and who has which host and path. Pure.
+//!
+//! The owner of a route is whoever of those that have it on the host was created first. So an Ingress that merely wishes
+//! for one never takes it away, and of two that got it at the same time one gives way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k3k_expose_proto::Uid;
+use k8s_openapi::api::networking::v1::{Ingress, IngressSpec};
+
+use super::host::{HostIngress, Route, reduce};
+use crate::services::{HostName, revision};
+use crate::twin::Twin;
+
+/// What an event changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// The Ingress before.
+    pub before: Option<HostIngress>,
+    /// Routes that it has no more.
+    pub freed: Vec<Route>,
+    /// Others that have a route which it has only now.
+    pub met: BTreeSet<HostName>,
+}
+
+/// The Ingresses of the host.
+#[derive(Debug, Default)]
+pub struct HostIngresses {
+    known: BTreeMap<HostName, HostIngress>,
+    routes: BTreeMap<Route, BTreeSet<HostName>>,
+    newest: u64,
+}
+
+impl HostIngresses {
+    /// Takes an Ingress from the watch. Gives `None` when nothing newer is said than what is known.
+    pub fn seen(&mut self, ingress: Ingress) -> Option<Change> {
+        let (at, ingress) = parse(ingress);
+        self.newest = self.newest.max(revision(&ingress.resource_version));
+        (!self.supersedes(&at, &ingress)).then(|| self.replace(&at, Some(ingress)))
+    }
+
+    /// Takes an Ingress that a read has just shown.
+    pub fn read(&mut self, ingress: Ingress) -> Option<Change> {
+        let (at, ingress) = parse(ingress);
+        (!self.supersedes(&at, &ingress)).then(|| self.replace(&at, Some(ingress)))
+    }
+
+    /// Takes an Ingress from the answer to a write of ours: one that the watch has already seen go does not come back.
+    pub fn answered(&mut self, ingress: Ingress) -> Option<Change> {
+        let (at, ingress) = parse(ingress);
+        let overtaken = !self.known.contains_key(&at) && revision(&ingress.resource_version) <= self.newest;
+        (!overtaken && !self.supersedes(&at, &ingress)).then(|| self.replace(&at, Some(ingress)))
+    }
+
+    /// Takes it that an Ingress is gone. `resource_version` is that of the event, or `None` for what a read has shown.
+    pub fn gone(&mut self, at: &HostName, resource_version: Option<&str>) -> Option<Change> {
+        let event = resource_version.map(revision);
+        self.newest = self.newest.max(event.unwrap_or_default());
+        let known = revision(&self.known.get(at)?.resource_version);
+        event.is_none_or(|event| known <= event).then(|| self.replace(at, None))
+    }
+
+    /// Names of all Ingresses known, to find those that a new list lacks.
+    #[must_use]
+    pub fn names(&self) -> Vec<HostName> {
+        self.known.keys().cloned().collect()
+    }
+
+    /// The Ingress of that name.
+    #[must_use]
+    pub fn get(&self, at: &HostName) -> Option<&HostIngress> {
+        self.known.get(at)
+    }
+
+    /// The twins in a namespace.
+    pub fn twins(&self, namespace: &str) -> impl Iterator<Item = &Twin<IngressSpec>> {
+        let first = HostName { namespace: namespace.to_owned(), name: String::new() };
+        let of_namespace = self.known.range(first..).take_while(move |(at, _)| at.namespace == namespace);
+        of_namespace.filter_map(|(_, ingress)| ingress.twin.as_deref())
+    }
+
+    /// The first of these routes that somebody else than the tenant has, and that `at` does not have before them.
+    #[must_use]
+    pub fn taken<'a>(&self, at: &HostName, tenant: &Uid, routes: &'a BTreeSet<Route>) -> Option<&'a Route> {
+        let own = self.known.get(at).filter(|own| own.twin.as_ref().is_some_and(|twin| twin.marks.tenant == *tenant));
+        routes.iter().find(|route| {
+            let holders = self.routes.get(route).into_iter().flatten().filter(|holder| *holder != at);
+            holders.filter_map(|holder| self.known.get(holder)).any(|other| {
+                let stranger = other.twin.as_ref().is_none_or(|twin| twin.marks.tenant != *tenant);
+                stranger && own.filter(|own| own.routes.contains(route)).is_none_or(|own| other.age < own.age)
+            })
+        })
+    }
+
+    fn supersedes(&self, at: &HostName, other: &HostIngress) -> bool {
+        let known = self.known.get(at).map(|known| revision(&known.resource_version));
+        known.is_some_and(|known| known >= revision(&other.resource_version))
+    }
+
+    fn replace(&mut self, at: &HostName, ingress: Option<HostIngress>) -> Change {
+        let after = ingress.as_ref().map(|ingress| ingress.routes.clone()).unwrap_or_default();
+        let before = match ingress {
+            Some(ingress) => self.known.insert(at.clone(), ingress),
+            None => self.known.remove(at),
+        };
+        let had = before.as_ref().map(|before| before.routes.clone()).unwrap_or_default();
+        let freed: Vec<Route> = had.difference(&after).cloned().collect();
+        for route in &freed {
+            if let Some(holders) = self.routes.get_mut(route) {
+                holders.remove(at);
+                if holders.is_empty() {
+                    self.routes.remove(route);
+                }
+            }
+        }
+        let mut met = BTreeSet::new();
+        for route in after.difference(&had) {
+            let holders = self.routes.entry(route.clone()).or_default();
+            met.extend(holders.iter().cloned());
+            holders.insert(at.clone());
+        }
+        Change { before, freed, met }
+    }
+}
+
+fn parse(ingress: Ingress) -> (HostName, HostIngress) {
+    (HostName::of(&ingress.metadata), reduce(ingress))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::name;
+
+    fn at(name: &str) -> HostName {
+        HostName { namespace: "ns".to_owned(), name: name.to_owned() }
+    }
+
+    fn uid(text: &str) -> Uid {
+        Uid::parse(text).unwrap()
+    }
+
+    fn ingress(name: &str, revision: u32, owner: &str, created: &str, host: &str) -> Ingress {
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "ns", "uid": name, "resourceVersion": revision.to_string(),
+                "creationTimestamp": created, "labels": {"app.kubernetes.io/managed-by": "k3k-expose"},
+                "annotations": {"k3k.io/name": "web", "k3k.io/namespace": "default"},
+                "ownerReferences": [{"apiVersion": "k3k.io/v1beta1", "kind": "Cluster", "name": owner, "uid": owner}]},
+            "spec": {"rules": [{"host": host}]}
+        }))
+        .unwrap()
+    }
+
+    fn route(host: &str) -> BTreeSet<Route> {
+        [Route { host: host.to_owned(), path: String::new() }].into()
+    }
+
+    const EARLY: &str = "2026-01-01T00:00:00Z";
+    const LATE: &str = "2026-01-02T00:00:00Z";
+
+    #[test]
+    fn the_first_of_those_that_have_a_route_owns_it_and_who_only_wishes_has_nothing() {
+        let (one, two) = (name::twin("web", "default", "one"), name::twin("web", "default", "two"));
+        let mut store = HostIngresses::default();
+        store.seen(ingress(&two, 1, "two", LATE, "h")).unwrap();
+        // Older, but it has another route so far.
+        store.seen(ingress(&one, 2, "one", EARLY, "other")).unwrap();
+        let wish = route("h");
+        assert_eq!(store.taken(&at(&one), &uid("one"), &wish), wish.first());
+        assert_eq!(store.taken(&at(&two), &uid("two"), &wish), None);
+        assert_eq!(store.taken(&at("x"), &uid("two"), &wish), None, "the tenant's own");
+        // Both have it, since both were written at the same time.
+        let change = store.seen(ingress(&one, 3, "one", EARLY, "h")).unwrap();
+        assert_eq!((change.met, change.freed.len()), ([at(&two)].into(), 1));
+        assert_eq!(store.taken(&at(&one), &uid("one"), &wish), None);
+        assert_eq!(store.taken(&at(&two), &uid("two"), &wish), wish.first());
+        assert_eq!(store.gone(&at(&one), Some("4")).unwrap().freed, Vec::from_iter(wish.clone()));
+        assert_eq!(store.taken(&at(&two), &uid("two"), &wish), None);
+    }
+
+    #[test]
+    fn an_ingress_of_nobody_in_particular_has_its_routes_too() {
+        let mut store = HostIngresses::default();
+        let mut foreign = ingress("theirs", 1, "x", EARLY, "h");
+        foreign.metadata.owner_references = None;
+        store.seen(foreign).unwrap();
+        assert!(store.taken(&at("mine"), &uid("one"), &route("h")).is_some());
+        assert_eq!(store.twins("ns").count(), 0);
+    }
+
+    #[test]
+    fn older_news_changes_nothing_and_the_dead_stay_dead() {
+        let mut store = HostIngresses::default();
+        store.seen(ingress("a", 5, "x", EARLY, "h")).unwrap();
+        assert_eq!(store.seen(ingress("a", 4, "x", EARLY, "g")), None);
+        assert_eq!(store.gone(&at("a"), Some("4")), None);
+        store.gone(&at("a"), Some("7")).unwrap();
+        assert_eq!(store.answered(ingress("a", 6, "x", EARLY, "h")), None);
+        assert!(store.read(ingress("a", 8, "x", EARLY, "h")).is_some());
+    }
+}

@@ -1,0 +1,231 @@
+//! What the tests of Ingress stand on: a host-api with a policy of its own, and tenants that are admitted by it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress as Asked, Path, PathType, Rule};
+use k3k_expose_proto::message::{Hello, Put, Want};
+use k3k_expose_proto::{FromAgent, FromHost, Reason};
+use k3k_expose_tests::eventually::eventually;
+use k3k_expose_tests::k3k::{Tenant, TenantOptions};
+use k3k_expose_tests::product::{Agent, AgentOptions, HostApi, HostApiOptions};
+use k3k_expose_tests::wire::{WireSession, hello, put_ingress};
+use k3k_expose_tests::{ControlPlane, Rig, scratch};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::networking::v1::Ingress;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::observe::virtual_cluster;
+use crate::world::SOON;
+
+/// The namespace of the virtual cluster in which the tests work.
+pub const NAMESPACE: &str = "first";
+/// The annotation that tells what became of an Ingress.
+pub const SYNCED: &str = "expose.k3k.io/synced";
+
+/// A host-api that admits class `public` and, for each tenant on a [`Stage`], hosts below its name.
+pub struct Stage {
+    pub host: Client,
+    pub host_api: HostApi,
+    policy: PathBuf,
+}
+
+impl Stage {
+    /// On the shared host, admitting these host namespaces.
+    pub async fn new(namespaces: &[&str]) -> Result<Self> {
+        let host = Rig::shared().host().await?;
+        let policy = scratch::folder("policy")?.join("policy.yaml");
+        scratch::replace_file(&policy, &self::policy(&["public"], namespaces))?;
+        let env = vec![("K3K_EXPOSE_INGRESS_POLICY_FILE".to_owned(), policy.display().to_string())];
+        let host_api = HostApi::start(host, HostApiOptions { env }).await?;
+        Ok(Self { host: host.client().await?, host_api, policy })
+    }
+
+    /// Writes another policy.
+    pub fn admit(&self, classes: &[&str], namespaces: &[&str]) -> Result<()> {
+        scratch::replace_file(&self.policy, &policy(classes, namespaces))
+    }
+
+    /// A tenant in a host namespace of its own that speaks the wire by hand.
+    pub async fn by_hand(&self, namespace: &str) -> Result<Tenant> {
+        Tenant::create(&self.host, namespace, "mine", TenantOptions::default()).await
+    }
+
+    /// Opens a session of such a tenant that says these objects and no others.
+    pub async fn say(&self, tenant: &Tenant, ingresses: bool, puts: &[Put]) -> Result<WireSession> {
+        let hello = hello(&tenant.namespace, puts)?;
+        let hello = Hello { ingresses, ..hello };
+        let token = tenant.server_pod_token(0).await?;
+        let (session, _) = WireSession::open(&self.host_api, &token, hello).await?;
+        session.send_snapshot(puts).await?;
+        Ok(session)
+    }
+}
+
+/// Waits for this answer to an object, and says the object again when host-api asks for it, as an agent does.
+pub async fn answered(session: &mut WireSession, put: &Put, reason: Reason) -> Result<()> {
+    let mut last = None;
+    let waited = timeout(SOON, async {
+        loop {
+            match session.next().await?.context("the session ended")? {
+                FromHost::Answer(answer) if answer.key == put.key && answer.hash == put.hash => {
+                    if answer.reason == reason {
+                        return anyhow::Ok(());
+                    }
+                    last = Some(answer.reason);
+                }
+                FromHost::Want(Want::Keys(keys)) if keys.contains(&put.key) => {
+                    session.send(&FromAgent::Put(put.clone())).await?;
+                }
+                _ => {}
+            }
+        }
+    });
+    waited.await.map_err(|_| anyhow!("{} not {reason:?} but {last:?}", put.key))?
+}
+
+/// The policy of a stage.
+fn policy(classes: &[&str], namespaces: &[&str]) -> String {
+    let tenants: Vec<Value> = namespaces
+        .iter()
+        .map(|name| json!({"namespace": name, "hostSuffixes": ["shared.example", format!("{name}.example")]}))
+        .collect();
+    // JSON is YAML.
+    json!({"classes": classes, "annotations": {"example.com/timeout": "[0-9]+s"}, "tenants": tenants}).to_string()
+}
+
+/// A tenant with a virtual cluster and an agent that speaks for Ingresses.
+pub struct Actor {
+    pub tenant: Tenant,
+    pub agent: Agent,
+    pub plane: std::sync::Arc<ControlPlane>,
+    pub client: Client,
+}
+
+impl Actor {
+    /// In host namespace `host-<name>`.
+    pub async fn new(stage: &Stage, name: &str) -> Result<Self> {
+        let plane = virtual_cluster(name).await?;
+        let tenant = stage.by_hand(&format!("host-{name}")).await?;
+        let token = tenant.server_pod_token(0).await?;
+        let mut options = AgentOptions::in_pod(&tenant.server_pod_name(0));
+        options.env.push(("K3K_EXPOSE_SYNC_INGRESSES".to_owned(), "true".to_owned()));
+        let agent = Agent::start(&plane, &stage.host_api, &token, options).await?;
+        agent.wait_ready().await?;
+        let client = plane.client().await?;
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
+        Api::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+        Ok(Self { tenant, agent, plane, client })
+    }
+
+    pub fn ingresses(&self) -> Api<Ingress> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    pub fn services(&self) -> Api<Service> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// Makes headless Services, whose numbers nobody else can hold.
+    pub async fn serve(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            let spec = json!({"clusterIP": "None", "selector": {"app": name}, "ports": [{"name": "http", "port": 80}]});
+            let service: Service = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?;
+            self.services().create(&PostParams::default(), &service).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn create(&self, ingress: &Value) -> Result<Ingress> {
+        Ok(self.ingresses().create(&PostParams::default(), &serde_json::from_value(ingress.clone())?).await?)
+    }
+
+    pub async fn change(&self, name: &str, patch: Value) -> Result<Ingress> {
+        Ok(self.ingresses().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?)
+    }
+
+    /// Waits until the annotation of an Ingress begins so, and gives the Ingress.
+    pub async fn told(&self, name: &str, state: &str) -> Result<Ingress> {
+        eventually(&format!("{name} told {state}"), SOON, async || {
+            let found = self.ingresses().get(name).await?;
+            let told = found.annotations().get(SYNCED).map(String::as_str).unwrap_or_default();
+            let whole = told.split(": ").next() == Some(state);
+            ensure!(whole, "it is {told:?}");
+            anyhow::Ok(found)
+        })
+        .await
+    }
+
+    /// Waits for a warning with this reason on an Ingress.
+    pub async fn warned(&self, ingress: &Ingress, reason: &str) -> Result<()> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), NAMESPACE);
+        eventually(&format!("an event {reason} on {}", ingress.name_any()), SOON, async || {
+            let all = events.list(&ListParams::default()).await?.items;
+            let about = |event: &&Event| event.regarding.as_ref().and_then(|about| about.uid.clone()) == ingress.uid();
+            let reasons: Vec<_> = all.iter().filter(about).map(|event| event.reason.as_deref()).collect();
+            ensure!(reasons.contains(&Some(reason)), "{reasons:?}");
+            anyhow::Ok(())
+        })
+        .await
+    }
+
+    /// The twin, once there is one that `holds`.
+    pub async fn twin(&self, name: &str, holds: impl Fn(&Ingress) -> bool) -> Result<Ingress> {
+        twin(&self.tenant, name, holds).await
+    }
+}
+
+/// The Ingresses in a tenant's host namespace.
+pub fn twins(tenant: &Tenant, host: &Client) -> Api<Ingress> {
+    Api::namespaced(host.clone(), &tenant.namespace)
+}
+
+/// The twin of a tenant's Ingress in [`NAMESPACE`], once there is one that `holds`.
+pub async fn twin(tenant: &Tenant, name: &str, holds: impl Fn(&Ingress) -> bool) -> Result<Ingress> {
+    let twins = twins(tenant, &Rig::shared().host().await?.client().await?);
+    let at = tenant.twin_name(name, NAMESPACE);
+    eventually(&format!("the twin of {name}"), SOON, async || {
+        let found = twins.get_opt(&at).await?.context("there is none")?;
+        ensure!(holds(&found), "it is {}", serde_json::to_string(&found)?);
+        anyhow::Ok(found)
+    })
+    .await
+}
+
+/// Waits until a tenant's Ingress has no twin.
+pub async fn no_twin(tenant: &Tenant, name: &str) -> Result<()> {
+    let twins = twins(tenant, &Rig::shared().host().await?.client().await?);
+    let at = tenant.twin_name(name, NAMESPACE);
+    eventually(&format!("no twin of {name}"), SOON, async || {
+        ensure!(twins.get_opt(&at).await?.is_none(), "it stands");
+        anyhow::Ok(())
+    })
+    .await
+}
+
+/// An Ingress of class `public` with one rule for one path to port 80 of a Service.
+pub fn ingress(name: &str, host: &str, path: &str, service: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {"ingressClassName": "public", "rules": [{"host": host, "http": {"paths": [
+            {"path": path, "pathType": "Prefix", "backend": {"service": {"name": service, "port": {"number": 80}}}}
+        ]}}]},
+    })
+}
+
+/// The same as a `put` by hand.
+pub fn said(name: &str, host: &str, path: &str, service: &str) -> Result<Put> {
+    let port = BackendPort::Number(80.try_into()?);
+    let backend = Backend::Service { name: service.to_owned(), port };
+    let path = Path { path: path.to_owned(), path_type: PathType::Prefix, backend };
+    let asked = Asked {
+        ingress_class_name: Some("public".to_owned()),
+        rules: vec![Rule { host: host.to_owned(), paths: vec![path] }],
+        ..Asked::default()
+    };
+    put_ingress(NAMESPACE, name, &format!("uid-{name}"), asked)
+}
