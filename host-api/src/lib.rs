@@ -18,6 +18,7 @@ pub mod tenant;
 
 pub mod contest;
 pub mod hub;
+pub mod lease;
 pub mod ledger;
 pub mod notice;
 pub mod queue;
