@@ -2,6 +2,7 @@
 
 mod account;
 mod authority;
+mod certificates;
 mod chaos;
 mod checker;
 mod corrections;

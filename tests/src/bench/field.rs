@@ -195,7 +195,8 @@ impl Field {
         of_host_api: Vec<(String, String)>,
         of_agent: Vec<(String, String)>,
     ) -> anyhow::Result<Instant> {
-        let host_api = HostApi::start(&self.host, HostApiOptions { env: of_host_api, ..HostApiOptions::default() }).await?;
+        let host_api =
+            HostApi::start(&self.host, HostApiOptions { env: of_host_api, ..HostApiOptions::default() }).await?;
         let token = self.tenant.server_pod_token(0).await?;
         let began = Instant::now();
         let agent = programs::start_agent(&self.virtual_cluster, &self.tenant, &host_api, &token, of_agent).await?;

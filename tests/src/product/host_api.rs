@@ -41,7 +41,6 @@ pub struct HostApi {
     listen: Port,
     admission: Port,
     files: ServerFiles,
-    authority: Authority,
 }
 
 impl HostApi {
@@ -91,7 +90,7 @@ impl HostApi {
         env.extend(options.env);
         let log = folder.join("host-api.log");
         let launch = Launch { name: "host-api".to_owned(), rank: Rank::Product, program, args: Vec::new(), env, log };
-        Ok(Self { product: Product::start(launch, admin).await?, listen, admission, files, authority })
+        Ok(Self { product: Product::start(launch, admin).await?, listen, admission, files })
     }
 
     /// `https://127.0.0.1:<port>`, for agents.
@@ -138,7 +137,7 @@ impl HostApi {
     /// The same as PEM.
     #[must_use]
     pub fn ca_pem(&self) -> String {
-        self.authority.pem()
+        std::fs::read_to_string(&self.files.ca).expect("the rig has written it")
     }
 }
 
