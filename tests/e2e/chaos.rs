@@ -137,7 +137,7 @@ impl Returning {
 }
 
 /// One change of one Service, tried until the API server has taken it.
-async fn change(services: &Api<Service>, rng: &mut Rng, number: usize) -> Result<()> {
+pub async fn change(services: &Api<Service>, rng: &mut Rng, number: usize) -> Result<()> {
     let (name, kind) = (format!("web-{}", rng.usize(..NAMES)), rng.u8(..10));
     eventually("a change taken", PATIENCE, async || {
         let Some(standing) = services.get_opt(&name).await? else {
