@@ -81,6 +81,9 @@ pub struct Inject {
     /// URL under which agents reach host-api
     #[arg(long, env = "K3K_EXPOSE_HOST_API_URL", value_name = "URL", default_value = HOST_API_URL)]
     pub host_api_url: String,
+    /// With Ingresses, as host-api injects it where it has a policy for them
+    #[arg(long)]
+    pub sync_ingresses: bool,
 }
 
 /// What the process is to do.
@@ -177,7 +180,12 @@ impl TryFrom<Raw> for Config {
                 tls_key_file: tls_key_file?,
                 tls_ca_file: tls_ca_file?,
                 admission_address: admission_address?,
-                sidecar: agent_image?.zip(host_api_url).map(|(image, host_api_url)| Settings { image, host_api_url }),
+                // Without a policy no Ingress is admitted, so that agents need not speak of any.
+                sidecar: agent_image?.zip(host_api_url).map(|(image, host_api_url)| Settings {
+                    image,
+                    host_api_url,
+                    sync_ingresses: matches!(ingress_policy_file, Some(Some(_))),
+                }),
                 kubeconfig: kubeconfig?,
                 admin_address: admin_address?,
                 cluster_ip_conflict: cluster_ip_conflict?,
