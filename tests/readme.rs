@@ -178,6 +178,7 @@ fn every_reason_for_which_host_api_refuses_a_session_is_told_with_what_to_do() {
         Problem::BadHello(text()),
         Problem::TooManyTakeovers(text()),
         Problem::NotReady(text()),
+        Problem::NotLeader,
     ] {
         assert!(told.contains(&format!("`{}`", problem.reason())), "{}", problem.reason());
     }

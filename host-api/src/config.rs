@@ -4,14 +4,22 @@
 //! it is given strings only.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use k3k_expose_process::log;
 use k3k_expose_process::options::{self, Mistakes, OptionRow};
 
+use crate::certificates::Source;
+use crate::certificates::files::Paths;
+use crate::certificates::plan::Lifetimes;
 use crate::inject::Settings;
 use crate::numbers::Conflict;
+
+/// The name of this pod, which no other replica ever has.
+const POD_NAME: &str = "POD_NAME";
 
 /// Where agents reach host-api as the manifests install it.
 const HOST_API_URL: &str = "https://k3k-expose-host-api.k3k-expose.svc:8443";
@@ -23,15 +31,27 @@ pub struct Raw {
     /// IP address and port on which agents connect: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_LISTEN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     listen_address: String,
-    /// PEM file of the certificate that agents see, with its chain. Required
+    /// PEM file of the certificate that agents and the API server see, with its chain; read again when it changes. Without one host-api makes its own
     #[arg(long, env = "K3K_EXPOSE_TLS_CERT_FILE", value_name = "PATH")]
     tls_cert_file: Option<String>,
-    /// PEM file of the certificate's private key. Required
+    /// PEM file of the certificate's private key
     #[arg(long, env = "K3K_EXPOSE_TLS_KEY_FILE", value_name = "PATH")]
     tls_key_file: Option<String>,
-    /// PEM file of the authorities that agents trust: published into the namespaces of shared-mode Clusters. Without one nothing is published
+    /// PEM file of the authorities that agents trust, beside such a certificate: published into the namespaces of shared-mode Clusters. Without one nothing is published
     #[arg(long, env = "K3K_EXPOSE_TLS_CA_FILE", value_name = "PATH")]
     tls_ca_file: Option<String>,
+    /// Seconds that a certificate of host-api's own lives, from 10 to 31536000; it is renewed at two thirds
+    #[arg(long, env = "K3K_EXPOSE_CERTIFICATE_SECONDS", value_name = "SECONDS", default_value = "7776000")]
+    certificate_seconds: String,
+    /// Seconds that an authority of host-api's own lives, from 60 to 315360000 and at least three lives of a certificate; it is renewed at two thirds
+    #[arg(long, env = "K3K_EXPOSE_AUTHORITY_SECONDS", value_name = "SECONDS", default_value = "31536000")]
+    authority_seconds: String,
+    /// Whether replicas elect by a Lease the one that serves sessions and writes: true or false. Only a host-api without others can do without
+    #[arg(long, env = "K3K_EXPOSE_LEADER_ELECTION", value_name = "WHETHER", default_value = "true")]
+    leader_election: String,
+    /// Seconds after which a Lease that is not renewed is another replica's, from 3 to 60; its holder steps down at two thirds
+    #[arg(long, env = "K3K_EXPOSE_LEASE_SECONDS", value_name = "SECONDS", default_value = "15")]
+    lease_seconds: String,
     /// IP address and port on which the API server asks about pods: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_ADMISSION_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:9443")]
     admission_address: String,
@@ -100,14 +120,14 @@ pub enum Asked {
 pub struct Config {
     /// Where sessions are served.
     pub listen_address: SocketAddr,
-    /// Certificate chain for sessions.
-    pub tls_cert_file: PathBuf,
-    /// Its private key.
-    pub tls_key_file: PathBuf,
-    /// The authorities that agents trust.
-    pub tls_ca_file: Option<PathBuf>,
+    /// Who makes certificates.
+    pub certificates: Source,
+    /// How long the Lease lasts by which replicas elect; without one this replica is alone.
+    pub lease: Option<Duration>,
     /// Where the API server asks about pods.
     pub admission_address: SocketAddr,
+    /// Where agents reach host-api.
+    pub host_api_url: String,
     /// What a sidecar looks like; without it nothing is injected.
     pub sidecar: Option<Settings>,
     /// Kubeconfig of the host, or the pod's ServiceAccount.
@@ -141,6 +161,12 @@ pub fn unknown_variables() -> Vec<String> {
     options::unknown(&Raw::command(), std::env::vars_os().map(|(name, _)| name))
 }
 
+/// The name of this process's pod, in one.
+#[must_use]
+pub fn pod_name() -> Option<String> {
+    std::env::var_os(POD_NAME).and_then(|name| name.into_string().ok()).filter(|name| !name.is_empty())
+}
+
 /// Reads flags and environment. `--help`, `--version` and unknown flags print and end the process.
 ///
 /// # Errors
@@ -158,11 +184,35 @@ impl TryFrom<Raw> for Config {
 
     fn try_from(raw: Raw) -> Result<Self, Invalid> {
         let mut mistakes = Mistakes::default();
-        let required = |raw: Option<String>| raw.ok_or("is required").and_then(options::path);
         let listen_address = mistakes.take("listen-address", options::address(&raw.listen_address));
-        let tls_cert_file = mistakes.take("tls-cert-file", required(raw.tls_cert_file));
-        let tls_key_file = mistakes.take("tls-key-file", required(raw.tls_key_file));
-        let tls_ca_file = mistakes.take("tls-ca-file", raw.tls_ca_file.map(options::path).transpose());
+        let by_files = raw.tls_cert_file.is_some() || raw.tls_key_file.is_some();
+        let beside = |raw: Option<String>| match raw {
+            Some(path) => options::path(path).map(Some),
+            None if by_files => Err("must be given too: a certificate and its key go together"),
+            None => Ok(None),
+        };
+        let authorities = |raw: Option<String>| match raw.map(options::path).transpose()? {
+            Some(_) if !by_files => Err("goes with K3K_EXPOSE_TLS_CERT_FILE only"),
+            path => Ok(path),
+        };
+        let tls_cert_file = mistakes.take("tls-cert-file", beside(raw.tls_cert_file));
+        let tls_key_file = mistakes.take("tls-key-file", beside(raw.tls_key_file));
+        let tls_ca_file = mistakes.take("tls-ca-file", authorities(raw.tls_ca_file));
+        let certificate = number(&raw.certificate_seconds, 10..=31_536_000, "must be a number from 10 to 31536000");
+        let certificate = mistakes.take("certificate-seconds", certificate);
+        let authority = number(&raw.authority_seconds, 60..=315_360_000, "must be a number from 60 to 315360000")
+            .and_then(|authority| match certificate {
+                Some(certificate) if authority < 3 * certificate => {
+                    Err("must be at least three lives of a certificate")
+                }
+                _ => Ok(authority),
+            });
+        let authority = mistakes.take("authority-seconds", authority);
+        let leader_election =
+            mistakes.take("leader-election", raw.leader_election.parse::<bool>().map_err(|_| "must be true or false"));
+        let lease = number(&raw.lease_seconds, 3..=60, "must be a number from 3 to 60")
+            .map(|seconds| Duration::from_secs(seconds.unsigned_abs()));
+        let lease = mistakes.take("lease-seconds", lease);
         let admission_address = mistakes.take("admission-address", options::address(&raw.admission_address));
         let agent_image = mistakes.take("agent-image", raw.agent_image.map(image).transpose());
         let host_api_url = mistakes.take("host-api-url", host_api_url(raw.host_api_url));
@@ -173,19 +223,29 @@ impl TryFrom<Raw> for Config {
             mistakes.take("ingress-policy-file", raw.ingress_policy_file.map(options::path).transpose());
         let log = mistakes.take("log", log::Levels::parse(&raw.log));
         let log_format = mistakes.take("log-format", log::Format::parse(&raw.log_format));
+        let certificates = || {
+            let (paths, authorities) = (tls_cert_file?.zip(tls_key_file?), tls_ca_file?);
+            let lifetimes = Lifetimes { certificate: certificate?, authority: authority? };
+            Some(match paths {
+                Some((certificate, key)) => Source::Files(Paths { certificate, key, authorities }),
+                None => Source::Own(lifetimes),
+            })
+        };
+        let certificates = certificates();
+        let lease = leader_election.zip(lease).map(|(elects, seconds)| elects.then_some(seconds));
         let complete = || {
             Some(Self {
                 listen_address: listen_address?,
-                tls_cert_file: tls_cert_file?,
-                tls_key_file: tls_key_file?,
-                tls_ca_file: tls_ca_file?,
+                certificates: certificates?,
+                lease: lease?,
                 admission_address: admission_address?,
                 // Without a policy no Ingress is admitted, so that agents need not speak of any.
-                sidecar: agent_image?.zip(host_api_url).map(|(image, host_api_url)| Settings {
+                sidecar: agent_image?.zip(host_api_url.clone()).map(|(image, host_api_url)| Settings {
                     image,
                     host_api_url,
                     sync_ingresses: matches!(ingress_policy_file, Some(Some(_))),
                 }),
+                host_api_url: host_api_url?,
                 kubeconfig: kubeconfig?,
                 admin_address: admin_address?,
                 cluster_ip_conflict: cluster_ip_conflict?,
@@ -196,6 +256,10 @@ impl TryFrom<Raw> for Config {
         };
         complete().ok_or(Invalid(mistakes.0))
     }
+}
+
+fn number(raw: &str, bounds: RangeInclusive<i64>, mistake: &'static str) -> Result<i64, &'static str> {
+    raw.parse().ok().filter(|number| bounds.contains(number)).ok_or(mistake)
 }
 
 fn image(raw: String) -> Result<String, &'static str> {
@@ -228,12 +292,40 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_and_its_key_are_enough() {
-        let config = Config::try_from(raw(&["--tls-cert-file=c.pem", "--tls-key-file=k.pem"])).unwrap();
+    fn nothing_has_to_be_set() {
+        let config = Config::try_from(raw(&[])).unwrap();
+        assert_eq!(config.certificates, Source::Own(Lifetimes { certificate: 7_776_000, authority: 31_536_000 }));
+        assert_eq!(config.lease, Some(Duration::from_secs(15)));
         assert_eq!(config.listen_address.port(), 8443);
         assert_eq!(config.kubeconfig, None);
         assert_eq!(config.sidecar, None, "nobody said which image");
         assert_eq!(config.cluster_ip_conflict, Conflict::Renumber);
+    }
+
+    #[test]
+    fn a_certificate_of_somebody_else_comes_with_its_key() {
+        let with = |flags: &[&str]| Config::try_from(raw(flags)).map(|config| config.certificates);
+        let paths =
+            |authorities| Source::Files(Paths { certificate: "c.pem".into(), key: "k.pem".into(), authorities });
+        assert_eq!(with(&["--tls-cert-file=c.pem", "--tls-key-file=k.pem"]), Ok(paths(None)));
+        let all = with(&["--tls-cert-file=c.pem", "--tls-key-file=k.pem", "--tls-ca-file=a.pem"]);
+        assert_eq!(all, Ok(paths(Some("a.pem".into()))));
+        for alone in ["--tls-cert-file=c.pem", "--tls-key-file=k.pem", "--tls-ca-file=a.pem"] {
+            assert_eq!(with(&[alone]).unwrap_err().0.len(), 1, "{alone}");
+        }
+    }
+
+    #[test]
+    fn an_authority_outlives_what_it_signs() {
+        let with = |flags: &[&str]| Config::try_from(raw(flags)).is_ok();
+        assert!(with(&["--certificate-seconds=20", "--authority-seconds=60"]));
+        assert!(!with(&["--certificate-seconds=21", "--authority-seconds=60"]));
+        assert!(!with(&["--certificate-seconds=9"]) && !with(&["--lease-seconds=2"]));
+    }
+
+    #[test]
+    fn whoever_is_alone_needs_no_lease() {
+        assert_eq!(Config::try_from(raw(&["--leader-election=false"])).unwrap().lease, None);
     }
 
     #[test]
@@ -242,6 +334,10 @@ mod tests {
             "--listen-address=8443",
             "--tls-cert-file=",
             "--tls-ca-file=",
+            "--certificate-seconds=1d",
+            "--authority-seconds=-1",
+            "--leader-election=maybe",
+            "--lease-seconds=61",
             "--admission-address=9443",
             "--agent-image=",
             "--host-api-url=http://a",

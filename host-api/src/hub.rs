@@ -19,6 +19,12 @@ use crate::session::SessionId;
 /// Most notices that wait to be published. More than that tells nobody more.
 const NOTICES: usize = 256;
 
+/// Names one time of serving among all that ever answered an agent.
+#[must_use]
+pub fn new_epoch() -> Uid {
+    Uid::from_number(fastrand::u128(..))
+}
+
 /// Shared access to the registry.
 #[derive(Debug)]
 pub struct Hub {
@@ -35,7 +41,7 @@ struct State {
 }
 
 impl Hub {
-    /// A hub with the empty registry of the process `epoch`, and the notices that come out of it.
+    /// A hub with the empty registry of `epoch`, and the notices that come out of it.
     #[must_use]
     pub fn new(epoch: Uid, conflict: Conflict) -> (Self, mpsc::Receiver<Notice>) {
         let (notices, published) = mpsc::channel(NOTICES);
@@ -62,6 +68,11 @@ impl Hub {
             self.report(notice);
         }
         outcome
+    }
+
+    /// Forgets what agents have said, and calls itself otherwise: to agents this is a process that has just started.
+    pub fn begin_anew(&self) {
+        self.with(|registry, _| registry.begin_anew(new_epoch()));
     }
 
     /// Publishes a notice.

@@ -6,6 +6,7 @@
 //! agent beside a server (`inject`, `authorities`, `servers`), and the labels of tenants' pods (`label`, `relabel`). Files that do I/O say so in their first line; all others are
 //! pure.
 
+pub mod certificates;
 pub mod config;
 
 pub mod authenticate;
@@ -17,6 +18,7 @@ pub mod tenant;
 
 pub mod contest;
 pub mod hub;
+pub mod lease;
 pub mod ledger;
 pub mod notice;
 pub mod queue;

@@ -28,6 +28,8 @@ pub enum Problem {
     TooManyTakeovers(String),
     /// Host-api, or the host's API server, cannot judge now.
     NotReady(String),
+    /// Another replica serves sessions.
+    NotLeader,
 }
 
 impl Problem {
@@ -42,7 +44,7 @@ impl Problem {
             Self::NoCommonVersion(_) => StatusCode::UPGRADE_REQUIRED,
             Self::BadHello(_) => StatusCode::BAD_REQUEST,
             Self::TooManyTakeovers(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady(_) | Self::NotLeader => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -61,6 +63,7 @@ impl Problem {
             Self::BadHello(_) => "BadHello",
             Self::TooManyTakeovers(_) => "TooManyTakeovers",
             Self::NotReady(_) => "NotReady",
+            Self::NotLeader => "NotLeader",
         }
     }
 
@@ -70,6 +73,7 @@ impl Problem {
             Self::TokenExpired => "the token has expired; read it again from its file",
             Self::WrongAudience => "the token is not for audience k3k-expose",
             Self::TokenRejected => "the host's API server does not accept the token",
+            Self::NotLeader => "another replica of host-api serves sessions, or is about to",
             Self::PodGone => "the pod of this token is gone or done",
             Self::NotAServerPod(detail)
             | Self::UnsupportedMode(detail)
@@ -85,6 +89,8 @@ impl Problem {
         match self {
             Self::TooManyTakeovers(_) => Some(30),
             Self::NotReady(_) => Some(2),
+            // Another connection may reach the one that does.
+            Self::NotLeader => Some(1),
             _ => None,
         }
     }

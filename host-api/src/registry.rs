@@ -141,6 +141,17 @@ impl Registry {
         Self { conflict, ..self }
     }
 
+    /// Forgets what agents have said, as a process that calls itself `epoch` and has just listed the host. Open sessions are
+    /// not told: whoever carries them ends them.
+    pub fn begin_anew(&mut self, epoch: Uid) {
+        self.epoch = epoch;
+        self.tenants.clear();
+        self.sessions.clear();
+        self.queue = Queue::default();
+        self.waiting.clear();
+        self.retries.clear();
+    }
+
     /// What has to be done since the last call.
     pub fn effects(&mut self) -> Effects {
         std::mem::take(&mut self.effects)

@@ -23,6 +23,7 @@ use tracing::info;
 use crate::authenticate::authenticate;
 use crate::hub::Hub;
 use crate::identify::identify;
+use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::ready::Ready;
@@ -49,6 +50,8 @@ pub struct Server {
     pub watches: Arc<[Ready]>,
     /// Sessions under way.
     pub sessions: TaskTracker,
+    /// Whether this replica serves sessions.
+    pub leadership: Leadership,
     /// Ends sessions.
     pub stop: CancellationToken,
 }
@@ -79,6 +82,7 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
     if server.stop.is_cancelled() {
         return Err(Problem::NotReady("host-api is stopping".to_owned()));
     }
+    let term = server.leadership.term().ok_or(Problem::NotLeader)?;
     let token = bearer(request.headers()).ok_or(Problem::TokenMissing)?;
     let caller = authenticate(&server.client, &token, epoch_seconds()).await?;
     drop(token);
@@ -100,14 +104,16 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
     })?;
     let lifetime = lifetime(caller.expires, epoch_seconds());
     let tenant = &identity.tenant;
-    let (id, mut welcome) = server
-        .hub
-        .with(|registry, now| registry.open(tenant, identity.state, identity.pod, &hello, now))
-        .map_err(|error| match error {
-            NotOpened::TooManyTakeovers => Problem::TooManyTakeovers(error.to_string()),
-            NotOpened::PodGone => Problem::PodGone,
-            NotOpened::ClusterGone => Problem::NotAServerPod(error.to_string()),
-        })?;
+    let opened = server.hub.with(|registry, now| {
+        // The look-ups took their time, and what is opened now belongs to the present term.
+        let leads = server.leadership.is_in(&term);
+        leads.then(|| registry.open(tenant, identity.state, identity.pod, &hello, now))
+    });
+    let (id, mut welcome) = opened.ok_or(Problem::NotLeader)?.map_err(|error| match error {
+        NotOpened::TooManyTakeovers => Problem::TooManyTakeovers(error.to_string()),
+        NotOpened::PodGone => Problem::PodGone,
+        NotOpened::ClusterGone => Problem::NotAServerPod(error.to_string()),
+    })?;
     welcome.version = version;
     welcome.ends_in_s = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
     let name = welcome.session.clone();
@@ -128,6 +134,12 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
     let _ = out.try_send(Ok(first.into()));
     let (hub, metrics, stop) = (Arc::clone(&server.hub), Arc::clone(&server.metrics), server.stop.clone());
     server.sessions.spawn(async move {
+        let stop = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = term.ended().cancelled() => {}
+            }
+        };
         let last = run(hub, id, inbound, out, lifetime, stop).await;
         metrics.session_ended(last.as_ref().map(|last| last.reason));
         match last {

@@ -1,15 +1,15 @@
 //! The process: clients, watches, writer and servers, joined until the first one fails or a signal comes. I/O.
 
+mod certify;
 mod listen;
+mod replica;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum_server::tls_rustls::RustlsConfig;
 use k3k_expose_process::stop::Signals;
-use k3k_expose_proto::Uid;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::admission::stores::Writers;
 use crate::admission::{self, Admission};
 use crate::authorities::Authorities;
 use crate::config::Config;
-use crate::hub::Hub;
+use crate::hub::{Hub, new_epoch};
 use crate::ingress::file::PolicyFile;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
@@ -29,6 +29,7 @@ use crate::router::Server;
 use crate::servers::ServerPods;
 use crate::watch::{self, room, surroundings};
 use crate::{relabel, report, write};
+use certify::Certify;
 
 /// Runs until a signal comes.
 ///
@@ -37,31 +38,35 @@ use crate::{relabel, report, write};
 pub async fn run(config: Config) -> Result<()> {
     let signals = Signals::listen().context("cannot listen for signals")?;
     let client = client(&config).await?;
-    let tls = RustlsConfig::from_pem_file(&config.tls_cert_file, &config.tls_key_file)
-        .await
-        .context("cannot read the certificate and its key (K3K_EXPOSE_TLS_CERT_FILE, K3K_EXPOSE_TLS_KEY_FILE)")?;
     let admin_listener = tokio::net::TcpListener::bind(config.admin_address)
         .await
         .with_context(|| format!("cannot bind K3K_EXPOSE_ADMIN_ADDRESS={}", config.admin_address))?;
     let listener = listen::bind("K3K_EXPOSE_LISTEN_ADDRESS", config.listen_address)?;
     let reviews = listen::bind("K3K_EXPOSE_ADMISSION_ADDRESS", config.admission_address)?;
-    // Whoever makes certificates sends a bundle whenever it changes.
-    let (_bundle, published) = tokio::sync::watch::channel(bundle(&config)?);
 
     let metrics = Arc::new(Metrics::new());
-    metrics.leads(true);
-    // Names this process among all that ever answered an agent.
-    let epoch = Uid::parse(&format!("{:032x}", fastrand::u128(..))).context("cannot name this process")?;
-    let (hub, notices) = Hub::new(epoch, config.cluster_ip_conflict);
+    let certify = Certify::new(&config.certificates, &metrics)?;
+    let bundle = certify.bundle();
+    let (elector, leadership) = replica::join(&config, &client);
+    let (hub, notices) = Hub::new(new_epoch(), config.cluster_ip_conflict);
     let hub = Arc::new(hub);
     let policy = config.ingress_policy_file.as_deref().map(PolicyFile::open).transpose()?;
     let policy = policy.map(|(file, policy)| {
         hub.with(|registry, _| registry.set_ingress_policy(policy));
         file
     });
-    let watched = ["services", "ingresses", "clusters", "server-pods", "stateful-sets", "namespaces", "limit-ranges"]
-        .map(Ready::new);
-    let [services, ingresses, clusters, pods, sets, namespaces, ranges] = watched.clone();
+    let watched = [
+        "services",
+        "ingresses",
+        "clusters",
+        "server-pods",
+        "stateful-sets",
+        "namespaces",
+        "limit-ranges",
+        "certificate",
+    ]
+    .map(Ready::new);
+    let [services, ingresses, clusters, pods, sets, namespaces, ranges, certificate] = watched.clone();
     // Nobody waits for these two: they put right what was done without us.
     let [all_pods, maps] = ["pods", "authorities"].map(Ready::new);
     let watches: Arc<[Ready]> = Arc::new(watched);
@@ -85,6 +90,7 @@ pub async fn run(config: Config) -> Result<()> {
         client: client.clone(),
         metrics: Arc::clone(&metrics),
         watches,
+        leadership: leadership.clone(),
         sessions: sessions.clone(),
         stop: stop.clone(),
     };
@@ -114,29 +120,38 @@ pub async fn run(config: Config) -> Result<()> {
             surroundings::authorities(client.clone(), &authorities, maps.clone()),
         );
     };
+    // What is put right after the fact needs one replica only.
     let upkeep = async {
+        let (leader, client) = (&leadership, &client);
         tokio::join!(
-            relabel::run(client.clone(), &metrics, all_pods),
-            servers.tell(&stores, &hub, &metrics),
-            authorities.run(client.clone(), &stores, &maps, published),
+            leader.in_each_term(|| relabel::run(client.clone(), &metrics, all_pods.clone())),
+            leader.in_each_term(|| servers.tell(&stores, &hub, &metrics)),
+            leader.in_each_term(|| authorities.run(client.clone(), &stores, &maps, bundle.clone())),
+            leader.in_each_term(|| certify::tell_api_server(client.clone(), &config.certificates, bundle.clone())),
         );
     };
-    // Both ports show one certificate: whoever reloads one of these reloads both.
-    let sessions_tls = tls.clone();
+    let tls = RustlsConfig::from_config(certify.shown.settings());
     let work = async {
         tokio::join!(
-            write::run(Arc::clone(&hub), client.clone(), Arc::clone(&metrics), stop.clone()),
-            listen::sessions(listener, sessions_tls, server, stop.clone()),
+            write::in_each_term(
+                Arc::clone(&hub),
+                client.clone(),
+                Arc::clone(&metrics),
+                leadership.clone(),
+                stop.clone()
+            ),
+            listen::sessions(listener, tls.clone(), server, stop.clone()),
         )
         .1
     };
     tokio::select! {
-        served = work => served.context("sessions cannot be served")?,
+        served = replica::elect(elector, work) => served.context("sessions cannot be served")?,
         // The others go on for as long as there is work, and then need not be waited for.
         () = watches => anyhow::bail!("a watch ended"),
+        () = certify.run(client.clone(), &config, &metrics, certificate) => anyhow::bail!("the upkeep of certificates ended"),
         () = upkeep => anyhow::bail!("an upkeep ended"),
         () = follow(policy, Arc::clone(&hub)) => anyhow::bail!("the policy's file is not followed any more"),
-        served = listen::reviews(reviews, tls, reviewer) => served.context("admission cannot be served")?,
+        served = listen::reviews(reviews, tls.clone(), reviewer) => served.context("admission cannot be served")?,
         () = report::run(client.clone(), Arc::clone(&metrics), notices) => anyhow::bail!("the reporter ended"),
         served = axum::serve(admin_listener, admin) => served.context("probes cannot be served")?,
         never = signals.obey(stop.clone()) => match never {},
@@ -151,14 +166,6 @@ async fn follow(policy: Option<PolicyFile>, hub: Arc<Hub>) {
         Some(policy) => policy.follow(hub).await,
         None => std::future::pending().await,
     }
-}
-
-/// The authorities that agents trust, if somebody else than host-api makes certificates.
-fn bundle(config: &Config) -> Result<Option<String>> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read K3K_EXPOSE_TLS_CA_FILE={}", path.display()))
-    };
-    config.tls_ca_file.as_ref().map(read).transpose()
 }
 
 async fn client(config: &Config) -> Result<Client> {

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,6 @@ use k3k_expose_proto::message::{Bye, ByeReason};
 use k3k_expose_proto::{FromAgent, FromHost};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::hub::Hub;
 use crate::session::{SessionId, bye};
@@ -98,7 +98,7 @@ pub async fn run<S, E>(
     mut inbound: Inbound<S>,
     out: Outbound,
     lifetime: Duration,
-    stop: CancellationToken,
+    stop: impl Future<Output = ()>,
 ) -> Option<Bye>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -110,7 +110,7 @@ where
         () = sleep_until(Instant::now() + lifetime) => {
             Some(bye(ByeReason::Expired, "the session's time is over", None))
         }
-        () = stop.cancelled() => Some(bye(ByeReason::Draining, "host-api is stopping", Some(1))),
+        () = stop => Some(bye(ByeReason::Draining, "this replica of host-api serves no more", Some(1))),
     };
     hub.close(id);
     if let Some(Ok(line)) = last.clone().map(|last| line::encode(&FromHost::Bye(last))) {

@@ -1,5 +1,6 @@
 //! Watches of the host: Services, Ingresses, Clusters and server pods, each into the registry. I/O.
 
+pub mod own;
 pub mod room;
 pub mod surroundings;
 

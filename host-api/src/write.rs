@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::hub::Hub;
+use crate::lease::{Leadership, Term};
 use crate::metrics::{Metrics, Verb};
 use crate::pace::Pace;
 use crate::plan::Road;
@@ -36,35 +37,38 @@ const CALL_MOST: Duration = Duration::from_secs(40);
 /// Most calls in a row for one object. A walk takes two and a lost race one more; beyond that somebody undoes them.
 const CALLS: usize = 8;
 
-/// Writes until it is told to stop, then finishes the calls under way.
-pub async fn run(hub: Arc<Hub>, client: Client, metrics: Arc<Metrics>, stop: CancellationToken) {
-    let writer = Writer { hub: Arc::clone(&hub), client, metrics };
-    let mut pace = Pace::default();
-    let mut under_way = FuturesUnordered::new();
+/// Writes in each term of this replica until it is told to stop, then finishes the calls under way. Where a term ends,
+/// the calls under way are dropped, and all that agents have said is forgotten: it is said to somebody else by then.
+pub async fn in_each_term(
+    hub: Arc<Hub>,
+    client: Client,
+    metrics: Arc<Metrics>,
+    leadership: Leadership,
+    stop: CancellationToken,
+) {
     loop {
-        let due = hub.with(|registry, now| registry.tick(now));
-        while !stop.is_cancelled() && under_way.len() < pace.limit() {
-            let Some((tenant, key)) = hub.with(|registry, _| registry.take(pace.share())) else {
-                break;
-            };
-            under_way.push(writer.settle(tenant, key));
-        }
-        if stop.is_cancelled() && under_way.is_empty() {
-            return;
-        }
-        let next = due.map_or(Duration::from_secs(3600), |due| due.saturating_sub(hub.now()));
+        let term = tokio::select! {
+            () = stop.cancelled() => return,
+            term = leadership.gained() => term,
+        };
+        metrics.leads(true);
+        let ended = term.ended().clone();
+        let writer = Writer {
+            hub: Arc::clone(&hub),
+            client: client.clone(),
+            metrics: Arc::clone(&metrics),
+            leadership: leadership.clone(),
+            term,
+        };
         tokio::select! {
-            Some(overloaded) = under_way.next(), if !under_way.is_empty() => {
-                if overloaded {
-                    pace.overloaded();
-                } else {
-                    pace.finished(hub.now(), hub.with(|registry, _| registry.has_waiting()));
-                }
-            }
-            () = hub.work() => {}
-            () = sleep_until(Instant::now() + next) => {}
-            () = stop.cancelled(), if !stop.is_cancelled() => {}
+            biased;
+            () = ended.cancelled() => {}
+            () = writer.run(stop.clone()) => return,
         }
+        metrics.leads(false);
+        // Who leads counts them.
+        metrics.uninjected(0);
+        hub.begin_anew();
     }
 }
 
@@ -72,9 +76,42 @@ struct Writer {
     hub: Arc<Hub>,
     client: Client,
     metrics: Arc<Metrics>,
+    leadership: Leadership,
+    term: Term,
 }
 
 impl Writer {
+    /// Writes until it is told to stop, then finishes the calls under way.
+    async fn run(&self, stop: CancellationToken) {
+        let mut pace = Pace::default();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            let due = self.hub.with(|registry, now| registry.tick(now));
+            while !stop.is_cancelled() && under_way.len() < pace.limit() {
+                let Some((tenant, key)) = self.hub.with(|registry, _| registry.take(pace.share())) else {
+                    break;
+                };
+                under_way.push(self.settle(tenant, key));
+            }
+            if stop.is_cancelled() && under_way.is_empty() {
+                return;
+            }
+            let next = due.map_or(Duration::from_secs(3600), |due| due.saturating_sub(self.hub.now()));
+            tokio::select! {
+                Some(overloaded) = under_way.next(), if !under_way.is_empty() => {
+                    if overloaded {
+                        pace.overloaded();
+                    } else {
+                        pace.finished(self.hub.now(), self.hub.with(|registry, _| registry.has_waiting()));
+                    }
+                }
+                () = self.hub.work() => {}
+                () = sleep_until(Instant::now() + next) => {}
+                () = stop.cancelled(), if !stop.is_cancelled() => {}
+            }
+        }
+    }
+
     /// Works on one object until it has its answer. Gives whether the API server was overloaded.
     async fn settle(&self, tenant: Uid, key: Key) -> bool {
         let overloaded = self.steps(&tenant, &key).await;
@@ -283,6 +320,10 @@ impl Writer {
         patience: Duration,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Refusal> {
+        // By the clock: whoever was stopped for a while may not have heard yet.
+        if !self.leadership.is_in(&self.term) {
+            return Err(Refusal::Unavailable);
+        }
         let result = match timeout(patience, call).await {
             Ok(result) => result.map_err(|error| (refusal::read(&error), causes(&error))),
             Err(_) => Err((Refusal::Unavailable, "no answer in time".to_owned())),

@@ -128,6 +128,12 @@ impl Uid {
         if plain && (1..=MAX_UID).contains(&text.len()) { Ok(Self(text.into())) } else { Err(InvalidUid) }
     }
 
+    /// A name of one's own choice, from a number that nobody else draws.
+    #[must_use]
+    pub fn from_number(number: u128) -> Self {
+        Self(format!("{number:032x}").into())
+    }
+
     /// The UID's text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -223,7 +223,7 @@ async fn a_forged_annotation_changes_nothing() -> Result<()> {
 #[tokio::test]
 async fn with_report_nothing_moves_and_the_twin_comes_when_the_address_is_free() -> Result<()> {
     let env = vec![("K3K_EXPOSE_CLUSTER_IP_CONFLICT".to_owned(), "report".to_owned())];
-    let pair = Pair::dual_stack("report", HostApiOptions { env }).await?;
+    let pair = Pair::dual_stack("report", HostApiOptions { env, ..HostApiOptions::default() }).await?;
     let world = World::of_pair(&pair, "report").await?;
     let services = world.namespace("shop").await?;
     let ip = world.spare_ip(56);

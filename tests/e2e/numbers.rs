@@ -51,7 +51,7 @@ async fn numbers_that_are_free_on_the_host_are_the_same_on_both_sides() -> Resul
 async fn a_cluster_ip_that_is_held_on_the_host_is_waited_for_where_conflicts_are_reported() -> Result<()> {
     let env = vec![("K3K_EXPOSE_CLUSTER_IP_CONFLICT".to_owned(), "report".to_owned())];
     let host = Rig::shared().host().await?;
-    let host_api = HostApi::start(host, HostApiOptions { env }).await?;
+    let host_api = HostApi::start(host, HostApiOptions { env, ..HostApiOptions::default() }).await?;
     let plane = virtual_cluster("report").await?;
     let world = World::on(host, &host_api, plane, "report", TenantOptions::default()).await?;
     let held = json!({"clusterIP": "10.43.0.240", "ports": [{"port": 80}]});

@@ -131,7 +131,8 @@ async fn numbers_that_the_virtual_cluster_cannot_give_are_replaced_three_times()
 #[tokio::test]
 async fn where_conflicts_are_reported_the_twin_waits_for_its_address() -> Result<()> {
     let env = vec![("K3K_EXPOSE_CLUSTER_IP_CONFLICT".to_owned(), "report".to_owned())];
-    let host_api = HostApi::start(Rig::shared().host().await?, HostApiOptions { env }).await?;
+    let host_api =
+        HostApi::start(Rig::shared().host().await?, HostApiOptions { env, ..HostApiOptions::default() }).await?;
     let mut spoken = Spoken::on(&host_api, Spoken::tenant("wishes-report").await?).await?;
     let holder = Holder::of_cluster_ips(&spoken.host, &["10.43.14.13"]).await?;
     let wish = put("web", numbered(ServiceType::ClusterIP, "10.43.14.13", 0)?)?;

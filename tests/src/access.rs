@@ -82,6 +82,16 @@ impl Access {
         })
     }
 
+    /// Writes the kubeconfig of a process that lives in a namespace.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write_kubeconfig_in(&self, path: &Path, namespace: &str) -> anyhow::Result<()> {
+        let mut kubeconfig = self.kubeconfig();
+        kubeconfig["contexts"][0]["context"]["namespace"] = json!(namespace);
+        scratch::replace_file(path, &format!("{kubeconfig:#}\n"))
+    }
+
     /// Writes the kubeconfig, atomically, because the agent reads it again whenever it changes.
     ///
     /// # Errors

@@ -208,9 +208,10 @@ impl Policy {
 /// A controller puts paths into a configuration language of its own, where a quote or a bracket could speak for other hosts.
 fn paths(ingress: &Ingress) -> Result<(), Denial> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte);
-    let mut paths = ingress.rules.iter().flat_map(|rule| &rule.paths).map(|path| path.path.as_str());
     // An empty path means every path.
-    match paths.find(|path| !path.is_empty() && !(path.starts_with('/') && path.bytes().all(plain))) {
+    let admitted = |path: &str| path.is_empty() || (path.starts_with('/') && path.bytes().all(plain));
+    let mut paths = ingress.rules.iter().flat_map(|rule| &rule.paths).map(|path| path.path.as_str());
+    match paths.find(|path| !admitted(path)) {
         Some(path) => deny(Reason::PathNotAdmitted, &format!("path {} is not admitted", quote(path))),
         None => Ok(()),
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use k3k_expose_proto::message::{AgentBeat, Hello, Object, Put, Unusable};
 use k3k_expose_proto::service::ServiceType;
 use k3k_expose_proto::{Hash, Key, Service, Tally, Uid, version};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::cluster::{ClusterState, SyncIngresses};
@@ -56,7 +57,7 @@ fn open(lifetime: Duration) -> Open {
     let (said, spoken) = body::unbounded();
     let (out, told) = mpsc::channel(CHUNKS);
     let stop = CancellationToken::new();
-    let session = run(Arc::clone(&hub), id, Inbound::new(spoken), out, lifetime, stop.clone());
+    let session = run(Arc::clone(&hub), id, Inbound::new(spoken), out, lifetime, stop.clone().cancelled_owned());
     #[expect(clippy::disallowed_methods, reason = "joined by the test")]
     let task = tokio::spawn(session);
     Open { hub, id, said, told, stop, task }

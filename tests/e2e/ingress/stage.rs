@@ -41,7 +41,7 @@ impl Stage {
         let policy = scratch::folder("policy")?.join("policy.yaml");
         scratch::replace_file(&policy, &self::policy(&["public"], namespaces))?;
         let env = vec![("K3K_EXPOSE_INGRESS_POLICY_FILE".to_owned(), policy.display().to_string())];
-        let host_api = HostApi::start(host, HostApiOptions { env }).await?;
+        let host_api = HostApi::start(host, HostApiOptions { env, ..HostApiOptions::default() }).await?;
         Ok(Self { host: host.client().await?, host_api, policy })
     }
 

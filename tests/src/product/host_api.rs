@@ -3,7 +3,9 @@
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use kube::Client;
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
 
 use super::Product;
 use crate::access::Credential;
@@ -28,6 +30,8 @@ pub const USER: &str = "system:serviceaccount:k3k-expose:k3k-expose-host-api";
 pub struct HostApiOptions {
     /// Further variables; these win over the rig's.
     pub env: Vec<(String, String)>,
+    /// Whether it makes its own certificates; then [`HostApi::trust`] says whom agents are to trust.
+    pub own_certificates: bool,
 }
 
 /// A running host-api.
@@ -62,7 +66,7 @@ impl HostApi {
         let folder = scratch::folder("host-api")?;
         let kubeconfig = folder.join("kubeconfig");
         let token = token::for_api_server(&client, NAMESPACE, ACCOUNT).await?;
-        host.access().with(Credential::Token(token)).write_kubeconfig(&kubeconfig)?;
+        host.access().with(Credential::Token(token)).write_kubeconfig_in(&kubeconfig, NAMESPACE)?;
         let authority = Authority::new("k3k-expose rig host-api")?;
         let files = authority.write_server_files(&folder)?;
         let (listen, admission, admin) = (Port::claim()?, Port::claim()?, Port::claim()?);
@@ -71,15 +75,18 @@ impl HostApi {
             ("K3K_EXPOSE_LISTEN_ADDRESS", listen.address()),
             ("K3K_EXPOSE_ADMISSION_ADDRESS", admission.address()),
             ("K3K_EXPOSE_ADMIN_ADDRESS", admin.address()),
-            ("K3K_EXPOSE_TLS_CERT_FILE", files.certificate.display().to_string()),
-            ("K3K_EXPOSE_TLS_KEY_FILE", files.key.display().to_string()),
-            ("K3K_EXPOSE_TLS_CA_FILE", files.ca.display().to_string()),
             ("K3K_EXPOSE_AGENT_IMAGE", AGENT_IMAGE.to_owned()),
             ("K3K_EXPOSE_HOST_API_URL", format!("https://{}", listen.address())),
             ("K3K_EXPOSE_LOG", "info".to_owned()),
+            // Tests kill it and want it back at once; those of several replicas say otherwise.
+            ("K3K_EXPOSE_LEADER_ELECTION", "false".to_owned()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
+        if !options.own_certificates {
+            let paths = [("CERT", &files.certificate), ("KEY", &files.key), ("CA", &files.ca)];
+            env.extend(paths.map(|(kind, path)| (format!("K3K_EXPOSE_TLS_{kind}_FILE"), path.display().to_string())));
+        }
         // Of two entries with one key the last one counts.
         env.extend(options.env);
         let log = folder.join("host-api.log");
@@ -109,6 +116,23 @@ impl HostApi {
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
         self.files.ca.clone()
+    }
+
+    /// Puts the authorities that host-api keeps in its Secret where agents read them, as kubelet would.
+    ///
+    /// # Errors
+    /// When there is no such Secret, or the file cannot be written.
+    pub async fn trust(&self, client: &Client) -> anyhow::Result<()> {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
+        let data = secrets.get("k3k-expose-host-api-tls").await?.data.unwrap_or_default();
+        let bundle = data.get("ca.crt").context("the Secret has a bundle")?;
+        scratch::replace_file(&self.files.ca, std::str::from_utf8(&bundle.0)?)
+    }
+
+    /// Its files: who replaces them plays cert-manager.
+    #[must_use]
+    pub fn files(&self) -> &ServerFiles {
+        &self.files
     }
 
     /// The same as PEM.
