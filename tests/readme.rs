@@ -48,6 +48,7 @@ fn advice(reason: Reason) -> &'static str {
         Reason::HostTaken => "choose another host name or path",
         Reason::BackendNotSynced => "make the Service that the Ingress names, and see to it that it is exposed",
         Reason::AnnotationNotAdmitted => "remove the annotation, or give it a value that the platform team admits",
+        Reason::PathNotAdmitted => "begin each path with `/`, and use letters, digits and `/ - . _ ~ %` only",
         Reason::TlsNotAdmitted => "name a Secret that the platform team admits for this virtual cluster, or none",
         Reason::NotCarried => "read the condition's message: it names the field",
         Reason::Unknown => "upgrade the agent",

@@ -101,6 +101,9 @@ pub struct Inject {
     /// URL under which agents reach host-api
     #[arg(long, env = "K3K_EXPOSE_HOST_API_URL", value_name = "URL", default_value = HOST_API_URL)]
     pub host_api_url: String,
+    /// With Ingresses, as host-api injects it where it has a policy for them
+    #[arg(long)]
+    pub sync_ingresses: bool,
 }
 
 /// What the process is to do.
@@ -236,9 +239,12 @@ impl TryFrom<Raw> for Config {
                 certificates: certificates?,
                 lease: lease?,
                 admission_address: admission_address?,
-                sidecar: agent_image?
-                    .zip(host_api_url.clone())
-                    .map(|(image, host_api_url)| Settings { image, host_api_url }),
+                // Without a policy no Ingress is admitted, so that agents need not speak of any.
+                sidecar: agent_image?.zip(host_api_url.clone()).map(|(image, host_api_url)| Settings {
+                    image,
+                    host_api_url,
+                    sync_ingresses: matches!(ingress_policy_file, Some(Some(_))),
+                }),
                 host_api_url: host_api_url?,
                 kubeconfig: kubeconfig?,
                 admin_address: admin_address?,

@@ -45,7 +45,11 @@ fn inject(asked: &Inject) -> ExitCode {
             std::fs::read_to_string(&asked.file)
         };
         let text = text.with_context(|| format!("cannot read {}", asked.file.display()))?;
-        let settings = Settings { image: asked.agent_image.clone(), host_api_url: asked.host_api_url.clone() };
+        let settings = Settings {
+            image: asked.agent_image.clone(),
+            host_api_url: asked.host_api_url.clone(),
+            sync_ingresses: asked.sync_ingresses,
+        };
         anyhow::Ok(serde_saphyr::to_string(&command::injected(&text, &settings)?)?)
     };
     match injected() {

@@ -103,6 +103,8 @@ reasons! {
     BackendNotSynced => Rejected,
     /// The platform team does not admit an annotation, or its value.
     AnnotationNotAdmitted => Rejected,
+    /// A path has characters that an ingress controller may take for its own syntax.
+    PathNotAdmitted => Rejected,
     /// The platform team does not admit a Secret that the Ingress names.
     TlsNotAdmitted => Rejected,
     /// The object has a value that the agent cannot carry.

@@ -26,6 +26,7 @@ mod numbers;
 mod observe;
 mod pod_labels;
 mod process;
+mod races;
 mod refusals;
 mod renumber;
 mod repair;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k3k_expose_tests::k3k::Tenant;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
@@ -39,6 +39,14 @@ pub fn differences(tenant: &Tenant, wanted: &Service, twin: &Service) -> Vec<Str
     compare("finalizers", json!([]), json!(twin.finalizers()));
     compare("the deletion timestamp", Value::Null, json!(twin.metadata.deletion_timestamp));
     found
+}
+
+/// The spec without the numbers that an API server may draw.
+pub fn without_numbers(service: &Service) -> Option<ServiceSpec> {
+    let mut spec = service.spec.clone()?;
+    (spec.cluster_ip, spec.cluster_ips, spec.health_check_node_port) = (None, None, None);
+    spec.ports.iter_mut().flatten().for_each(|port| port.node_port = None);
+    Some(spec)
 }
 
 fn spec_differences(tenant: &Tenant, wanted: &Service, twin: &Service) -> Vec<String> {

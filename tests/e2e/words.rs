@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use k3k_expose_proto::line;
+use k3k_expose_proto::message::{FromHost, HostBeat};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::product::{AGENT_USER, HOST_API_USER};
 use k3k_expose_tests::rig::Rig;
@@ -21,8 +23,8 @@ use crate::world::{SOON, World, change, create, delete, service};
 const PAIR: &str = "words";
 const REFUSED: usize = 50;
 const STUCK: usize = 100;
-/// Two beats of a session, in which whoever wants to write has had the time to.
-const BEATS: f64 = 2.0;
+/// Beats of a minute, in which whoever wants to write has had the time to.
+const BEATS: u64 = 4;
 
 fn alias(name: &str) -> Service {
     service(name, json!({"type": "ExternalName", "externalName": "example.com"}))
@@ -93,9 +95,11 @@ async fn refused_services_with_conditions_of_others_rest_and_go_with_their_names
         anyhow::Ok(bytes.unwrap_or_default())
     };
     let before = beats().await?;
-    eventually("two beats of host-api", Duration::from_secs(120), async || {
+    let beat = FromHost::Beat(HostBeat { k3k_syncs: false, k3k_syncs_ingresses: false, ingress_classes: None });
+    let minute = BEATS * u64::try_from(line::encode(&beat)?.len())?;
+    eventually("a minute's beats of host-api", Duration::from_secs(120), async || {
         let received = beats().await? - before;
-        ensure!(received >= BEATS * f64::from(u32::try_from("{\"beat\":{\"k3kSyncs\":false}}\n".len())?), "{received}");
+        ensure!(received >= f64::from(u32::try_from(minute)?), "{received} of {minute}");
         anyhow::Ok(())
     })
     .await?;

@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 #[allow(unused_imports, reason = "the tests of write-back come from another branch")]
 pub use answer::{ingress, numbers};
 
-use crate::same::differences;
+use crate::same::{differences, without_numbers};
 
 /// What a change may take to arrive in a test, far above what it takes.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -183,6 +183,27 @@ impl World {
         eventually(&format!("the twin of {namespace}/{name} is right"), SOON, async || {
             let found = twins.get_opt(&twin).await?.context("there is none")?;
             let differences = differences(&self.tenant, service, &found);
+            ensure!(differences.is_empty(), "{}", differences.join("; "));
+            anyhow::Ok(found)
+        })
+        .await
+    }
+
+    /// The twin, once it is what the virtual Service is by then, which differs from `service` in numbers at most.
+    ///
+    /// For what happens while the agent is down: a number that the virtual cluster draws then may be another twin's on the
+    /// host, and is replaced on both sides.
+    pub async fn follows_in_all_but_numbers(&self, service: &Service) -> Result<Service> {
+        let (name, namespace) = (service.name_any(), service.namespace().unwrap_or_default());
+        let twins = self.tenant.host_services();
+        let twin = self.tenant.twin_name(&name, &namespace);
+        eventually(&format!("{namespace}/{name} and its twin agree"), SOON, async || {
+            let stands = self.services(&namespace).get(&name).await?;
+            ensure!(stands.uid() == service.uid(), "it is another Service");
+            let (stands_as, wanted) = (without_numbers(&stands), without_numbers(service));
+            ensure!(stands_as == wanted, "the virtual Service is {stands_as:?} and not {wanted:?}");
+            let found = twins.get_opt(&twin).await?.context("there is none")?;
+            let differences = differences(&self.tenant, &stands, &found);
             ensure!(differences.is_empty(), "{}", differences.join("; "));
             anyhow::Ok(found)
         })

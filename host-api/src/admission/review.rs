@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
+use serde::de::Error as _;
 use serde_json::{Value, json};
 
 /// What the API server asks about a pod.
@@ -36,12 +37,19 @@ struct UserInfo {
     username: String,
 }
 
+/// Most objects in a review, nested ones included: a pod has some hundreds. Whoever reaches the port may send a review, and an
+/// empty object of two bytes becomes a container of several hundred.
+const OBJECTS: usize = 16_384;
+
 impl Question {
     /// Reads the body of a request.
     ///
     /// # Errors
-    /// When it is no review of a pod.
+    /// When it is no review of a pod, or one with too many objects.
     pub(super) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+        if body.iter().filter(|byte| **byte == b'{').count() > OBJECTS {
+            return Err(serde_json::Error::custom("too many objects"));
+        }
         let Request { uid, namespace, user_info, mut object } = serde_json::from_slice::<Review>(body)?.request;
         // The request knows it; the object may leave it out.
         object.metadata.namespace = Some(namespace.clone());
@@ -79,6 +87,11 @@ mod tests {
 
     #[test]
     fn what_is_no_review_of_a_pod_is_an_error() {
+        let crowd = format!(
+            r#"{{"request":{{"uid":"r","userInfo":{{}},"object":{{"spec":{{"containers":[{}{{}}]}}}}}}}}"#,
+            "{},".repeat(OBJECTS)
+        );
+        assert!(Question::parse(crowd.as_bytes()).unwrap_err().to_string().contains("too many objects"));
         for body in ["", "{}", r#"{"request":{}}"#, r#"{"request":{"uid":"r","userInfo":{},"object":[]}}"#] {
             assert!(Question::parse(body.as_bytes()).is_err(), "{body}");
         }

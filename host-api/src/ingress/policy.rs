@@ -129,6 +129,7 @@ impl Policy {
     pub fn judge(&self, tenant: &Tenant, ingress: &Ingress) -> Result<(), Denial> {
         self.class(ingress)?;
         self.hosts(tenant, ingress)?;
+        paths(ingress)?;
         self.annotations(ingress)?;
         self.secrets(tenant, ingress)?;
         if ingress.backends().any(|backend| *backend == Backend::Resource) {
@@ -204,6 +205,18 @@ impl Policy {
     }
 }
 
+/// A controller puts paths into a configuration language of its own, where a quote or a bracket could speak for other hosts.
+fn paths(ingress: &Ingress) -> Result<(), Denial> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte);
+    // An empty path means every path.
+    let admitted = |path: &str| path.is_empty() || (path.starts_with('/') && path.bytes().all(plain));
+    let mut paths = ingress.rules.iter().flat_map(|rule| &rule.paths).map(|path| path.path.as_str());
+    match paths.find(|path| !admitted(path)) {
+        Some(path) => deny(Reason::PathNotAdmitted, &format!("path {} is not admitted", quote(path))),
+        None => Ok(()),
+    }
+}
+
 fn deny(reason: Reason, message: &str) -> Result<(), Denial> {
     Err(Denial { reason, message: message.to_owned() })
 }
@@ -268,6 +281,29 @@ tenants:
             ..of_host("mine.example")
         };
         assert_eq!(judged(&mine(), &tls), no, "names of certificates are names too");
+    }
+
+    #[test]
+    fn paths_are_plain_whatever_their_type() {
+        let port = BackendPort::Name("http".to_owned());
+        let backend = Backend::Service { name: "web".to_owned(), port };
+        for (path, expected) in [
+            ("", None),
+            ("/", None),
+            ("/shop/a-b_c.d~e/%20", None),
+            ("shop", Some(Reason::PathNotAdmitted)),
+            ("/`) || Host(`bank.example", Some(Reason::PathNotAdmitted)),
+            ("/a;}location /{proxy_pass http://x", Some(Reason::PathNotAdmitted)),
+            ("/a\nb", Some(Reason::PathNotAdmitted)),
+            ("/(.*)", Some(Reason::PathNotAdmitted)),
+        ] {
+            for path_type in [PathType::Exact, PathType::Prefix, PathType::ImplementationSpecific] {
+                let path = Path { path: path.to_owned(), path_type, backend: backend.clone() };
+                let rules = vec![Rule { host: "mine.example".to_owned(), paths: vec![path] }];
+                let ingress = Ingress { rules, ..of_host("mine.example") };
+                assert_eq!(judged(&mine(), &ingress), expected, "{ingress:?}");
+            }
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Settings {
     pub image: String,
     /// URL under which agents reach host-api.
     pub host_api_url: String,
+    /// Whether agents are to speak of Ingresses, too.
+    pub sync_ingresses: bool,
 }
 
 /// The container, as a native sidecar: an init container that is restarted always (KEP-753). A second plain container
@@ -46,6 +48,7 @@ pub(super) fn container(settings: &Settings, resources: &ResourceRequirements) -
         "restartPolicy": "Always",
         "env": [
             {"name": "K3K_EXPOSE_HOST_API_URL", "value": settings.host_api_url},
+            {"name": "K3K_EXPOSE_SYNC_INGRESSES", "value": settings.sync_ingresses.to_string()},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
         "ports": [{"name": "expose-admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],

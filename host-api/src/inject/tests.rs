@@ -5,7 +5,11 @@ use super::*;
 const CREATOR: &str = CREATORS[0];
 
 fn settings() -> Settings {
-    Settings { image: "agent@sha256:0".to_owned(), host_api_url: "https://host-api.k3k-expose.svc:8443".to_owned() }
+    Settings {
+        image: "agent@sha256:0".to_owned(),
+        host_api_url: "https://host-api.k3k-expose.svc:8443".to_owned(),
+        sync_ingresses: false,
+    }
 }
 
 fn pod() -> Value {
@@ -108,6 +112,16 @@ fn every_other_pod_stays_as_it_is() {
     case("Present", &|case| case.pod["spec"]["initContainers"] = json!([{"name": CONTAINER}]));
     for (word, case) in cases {
         assert_eq!(case.result().unwrap_err().word(), word, "{} {} {}", case.pod, case.set, case.cluster);
+    }
+}
+
+#[test]
+fn the_agent_speaks_of_ingresses_where_host_api_has_a_policy_for_them() {
+    for sync_ingresses in [false, true] {
+        let container = sidecar::container(&Settings { sync_ingresses, ..settings() }, &Default::default());
+        let env = container["env"].as_array().unwrap();
+        let set = env.iter().find(|entry| entry["name"] == "K3K_EXPOSE_SYNC_INGRESSES").unwrap();
+        assert_eq!(set["value"], sync_ingresses.to_string());
     }
 }
 

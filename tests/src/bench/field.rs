@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IPAddress;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -30,6 +32,8 @@ use crate::token;
 
 /// The host namespace of the tenant.
 const NAMESPACE: &str = "bench";
+/// The account of the plain client.
+const PLAIN: &str = "bench-plain";
 
 /// DESIGN 11: memory counts half a minute after the sync, when what was needed only for it has been given back.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -74,8 +78,7 @@ impl Field {
         let client = host.client().await?;
         apply_rbac(&client).await?;
         let tenant = Tenant::create(&client, NAMESPACE, "bench", TenantOptions::default()).await?;
-        // The plain client is host-api's own account: same rights to check, same place in the server's queues.
-        let token = token::for_api_server(&client, HOST_API_NAMESPACE, HOST_API_ACCOUNT).await?;
+        let token = plain_account(&client).await?;
         let namespaces: Api<Namespace> = Api::all(virtual_cluster.client().await?);
         let virtual_uid = namespaces.get("kube-system").await?.uid();
         Ok(Self {
@@ -277,4 +280,21 @@ where
     let list = api.list_metadata(&ListParams::default().limit(1)).await?;
     let more = list.metadata.remaining_item_count.unwrap_or_default();
     Ok(list.items.len() + usize::try_from(more)?)
+}
+
+/// A token of the plain client: an account with host-api's rights, so that the API server checks as much and queues it in the
+/// same place. Not host-api itself, since the fence around that one admits nothing but twins.
+async fn plain_account(host: &Client) -> anyhow::Result<String> {
+    let documents = json!([
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": PLAIN, "namespace": HOST_API_NAMESPACE}},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": PLAIN},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": HOST_API_ACCOUNT},
+            "subjects": [{"kind": "ServiceAccount", "name": PLAIN, "namespace": HOST_API_NAMESPACE}]},
+    ]);
+    let [account, binding] = [0, 1].map(|index| documents[index].clone());
+    let accounts: Api<ServiceAccount> = Api::namespaced(host.clone(), HOST_API_NAMESPACE);
+    accounts.create(&PostParams::default(), &serde_json::from_value(account)?).await?;
+    let bindings: Api<ClusterRoleBinding> = Api::all(host.clone());
+    bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
+    token::for_api_server(host, HOST_API_NAMESPACE, PLAIN).await
 }
