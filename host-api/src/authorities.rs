@@ -1,5 +1,5 @@
 //! Keeps the authorities that vouch for host-api where sidecars mount them: one ConfigMap in each namespace with a shared-mode
-//! Cluster. I/O but for [`Authorities::due`].
+//! Cluster. I/O but for `Authorities::due`.
 //!
 //! Nothing is written while nothing differs: what stands is known from a watch of that one name. The ConfigMap stays when the last
 //! Cluster goes, since it holds nothing secret and its pods may still run.

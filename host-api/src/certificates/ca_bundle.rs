@@ -1,4 +1,4 @@
-//! Keeps `caBundle` of the webhook configuration equal to the authorities that vouch for us. I/O but for [`due`].
+//! Keeps `caBundle` of the webhook configuration equal to the authorities that vouch for us. I/O but for `due`.
 //!
 //! Only that field is written, and only where it differs. While others make the certificates it is theirs to fill in.
 
