@@ -160,7 +160,7 @@ impl Elector {
                 }
                 Ok(Ok(Some(others))) => {
                     step_down(&self.present, "another replica holds the Lease");
-                    // Exactly when it may be free: a look now and then would come up to one period late.
+                    // At the moment when it may be free: a look now and then would come up to one period late.
                     others.min(self.retry_after())
                 }
                 Ok(Err(error)) => {
@@ -177,8 +177,7 @@ impl Elector {
                     self.retry_after()
                 }
             };
-            // Jitter keeps replicas from asking in step.
-            sleep(wait.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
+            sleep(wait).await;
         }
     }
 
@@ -244,9 +243,9 @@ impl Elector {
         self.duration * 2 / 3
     }
 
-    /// How often it is renewed, or asked for.
+    /// How often it is renewed, or asked for. Jitter keeps replicas from asking in step.
     fn retry_after(&self) -> Duration {
-        self.duration * 2 / 15
+        (self.duration * 2 / 15).mul_f64(1.0 + 0.2 * fastrand::f64())
     }
 }
 
