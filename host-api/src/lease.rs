@@ -274,3 +274,6 @@ fn step_down(present: &watch::Sender<Option<Term>>, why: &'static str) {
 fn now() -> MicroTime {
     MicroTime(Timestamp::now())
 }
+
+#[cfg(test)]
+mod tests;

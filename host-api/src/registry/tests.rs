@@ -14,6 +14,7 @@ use crate::refusal::Refusal;
 use crate::tenant::{ServerPod, Tenant};
 use crate::twin::{self, Held};
 
+mod anew;
 mod election;
 mod ingress;
 mod numbers;
