@@ -275,7 +275,8 @@ async fn a_taken_name_and_a_used_up_quota_refuse_an_ingress_until_they_are_free(
     quotas.create(&PostParams::default(), &serde_json::from_value(quota)?).await?;
     eventually("the quota counts", SOON, async || {
         let status = quotas.get("few").await?.status.and_then(|status| status.used);
-        ensure!(status.is_some_and(|used| used.contains_key("count/ingresses.networking.k8s.io")), "not yet");
+        let used = status.and_then(|mut used| used.remove("count/ingresses.networking.k8s.io"));
+        ensure!(used.as_ref().is_some_and(|used| used.0 == "1"), "{used:?}");
         anyhow::Ok(())
     })
     .await?;
