@@ -18,7 +18,6 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-#[allow(unused_imports, reason = "the tests of write-back come from another branch")]
 pub use answer::{ingress, numbers};
 
 use crate::same::{differences, without_numbers};
@@ -94,7 +93,6 @@ impl World {
     }
 
     /// The one tenant of a pair that a test has for itself.
-    #[allow(dead_code, reason = "the tests with settings of their own come from another branch")]
     pub async fn of_pair(pair: &Pair, name: &str) -> Result<Self> {
         let plane = Arc::clone(&pair.virtual_cluster);
         Self::on(&pair.host, &pair.host_api, plane, name, TenantOptions::default()).await
@@ -111,7 +109,6 @@ impl World {
     }
 
     /// A tenant on that host, with that virtual cluster, for a test that disturbs either.
-    #[allow(dead_code, reason = "the tests of disturbances come from another branch")]
     pub async fn on(
         host: &ControlPlane,
         host_api: &HostApi,
@@ -177,16 +174,7 @@ impl World {
 
     /// The twin, once it is what the virtual Service asks for in every field that crosses, and in no other.
     pub async fn follows(&self, service: &Service) -> Result<Service> {
-        let (name, namespace) = (service.name_any(), service.namespace().unwrap_or_default());
-        let twins = self.tenant.host_services();
-        let twin = self.tenant.twin_name(&name, &namespace);
-        eventually(&format!("the twin of {namespace}/{name} is right"), SOON, async || {
-            let found = twins.get_opt(&twin).await?.context("there is none")?;
-            let differences = differences(&self.tenant, service, &found);
-            ensure!(differences.is_empty(), "{}", differences.join("; "));
-            anyhow::Ok(found)
-        })
-        .await
+        eventually(&is_right(service), SOON, async || self.right_twin(service).await).await
     }
 
     /// The twin, once it is what the virtual Service is by then, which differs from `service` in numbers at most.
@@ -194,20 +182,24 @@ impl World {
     /// For what happens while the agent is down: a number that the virtual cluster draws then may be another twin's on the
     /// host, and is replaced on both sides.
     pub async fn follows_in_all_but_numbers(&self, service: &Service) -> Result<Service> {
-        let (name, namespace) = (service.name_any(), service.namespace().unwrap_or_default());
-        let twins = self.tenant.host_services();
-        let twin = self.tenant.twin_name(&name, &namespace);
-        eventually(&format!("{namespace}/{name} and its twin agree"), SOON, async || {
-            let stands = self.services(&namespace).get(&name).await?;
+        let services = self.services(&service.namespace().unwrap_or_default());
+        eventually(&is_right(service), SOON, async || {
+            let stands = services.get(&service.name_any()).await?;
             ensure!(stands.uid() == service.uid(), "it is another Service");
             let (stands_as, wanted) = (without_numbers(&stands), without_numbers(service));
             ensure!(stands_as == wanted, "the virtual Service is {stands_as:?} and not {wanted:?}");
-            let found = twins.get_opt(&twin).await?.context("there is none")?;
-            let differences = differences(&self.tenant, &stands, &found);
-            ensure!(differences.is_empty(), "{}", differences.join("; "));
-            anyhow::Ok(found)
+            self.right_twin(&stands).await
         })
         .await
+    }
+
+    /// The twin as it is now, if it is what the virtual Service asks for.
+    async fn right_twin(&self, service: &Service) -> Result<Service> {
+        let twin = self.tenant.twin_name(&service.name_any(), &service.namespace().unwrap_or_default());
+        let found = self.tenant.host_services().get_opt(&twin).await?.context("there is none")?;
+        let differences = differences(&self.tenant, service, &found);
+        ensure!(differences.is_empty(), "{}", differences.join("; "));
+        Ok(found)
     }
 
     /// Waits until a virtual Service has no twin.
@@ -232,6 +224,10 @@ impl World {
         })
         .await
     }
+}
+
+fn is_right(service: &Service) -> String {
+    format!("the twin of {}/{} is right", service.namespace().unwrap_or_default(), service.name_any())
 }
 
 fn cell(cells: &'static Cells, name: &str) -> Arc<OnceCell<Base>> {

@@ -1,11 +1,11 @@
 //! Sessions over in-memory bodies, in paused time: no second of it is waited for.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use futures::channel::mpsc as body;
-use std::collections::BTreeMap;
 
-use k3k_expose_proto::message::{AgentBeat, Hello, Object, Put, Unusable};
+use k3k_expose_proto::message::{AgentBeat, Hello, Object, Put, Unusable, Welcome};
 use k3k_expose_proto::service::ServiceType;
 use k3k_expose_proto::{Hash, Key, Service, Tally, Uid, version};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::cluster::{ClusterState, SyncIngresses};
 use crate::numbers::Conflict;
+use crate::registry::NotOpened;
 use crate::tenant::{ServerPod, Tenant};
 
 type Said = body::UnboundedSender<Result<Bytes, io::Error>>;
@@ -31,6 +32,18 @@ struct Open {
 fn open(lifetime: Duration) -> Open {
     let (hub, _) = Hub::new(uid("epoch"), Conflict::default());
     let hub = Arc::new(hub);
+    let (id, _) = welcome(&hub).unwrap();
+    let (said, spoken) = body::unbounded();
+    let (out, told) = mpsc::channel(CHUNKS);
+    let stop = CancellationToken::new();
+    let session = run(Arc::clone(&hub), id, Inbound::new(spoken), out, lifetime, stop.clone().cancelled_owned());
+    #[expect(clippy::disallowed_methods, reason = "joined by the test")]
+    let task = tokio::spawn(session);
+    Open { hub, id, said, told, stop, task }
+}
+
+/// Opens a session of the one pod, as whoever shows its token does.
+fn welcome(hub: &Hub) -> Result<(SessionId, Welcome), NotOpened> {
     let tally = Tally::default();
     let hello = Hello {
         versions: version::SUPPORTED.to_vec(),
@@ -50,17 +63,8 @@ fn open(lifetime: Duration) -> Open {
         selector: BTreeMap::new(),
         ingresses: SyncIngresses::default(),
     };
-    let tenant = Tenant::for_test("t", "ns", "mine");
-    let (id, _) = hub
-        .with(|registry, now| registry.open(&tenant, state, ServerPod { uid: uid("pod"), ordinal: 0 }, &hello, now))
-        .unwrap();
-    let (said, spoken) = body::unbounded();
-    let (out, told) = mpsc::channel(CHUNKS);
-    let stop = CancellationToken::new();
-    let session = run(Arc::clone(&hub), id, Inbound::new(spoken), out, lifetime, stop.clone().cancelled_owned());
-    #[expect(clippy::disallowed_methods, reason = "joined by the test")]
-    let task = tokio::spawn(session);
-    Open { hub, id, said, told, stop, task }
+    let (tenant, pod) = (Tenant::for_test("t", "ns", "mine"), ServerPod { uid: uid("pod"), ordinal: 0 });
+    hub.with(|registry, now| registry.open(&tenant, state, pod, &hello, now))
 }
 
 impl Open {
@@ -209,29 +213,7 @@ async fn what_is_no_message_ends_the_session_with_its_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_newer_session_ends_the_older() {
     let mut older = open(Duration::from_secs(3_600));
-    let hello = Hello {
-        versions: vec![1],
-        agent: "test".to_owned(),
-        projection: 1,
-        virtual_cluster: uid("vc"),
-        count: 0,
-        root: Tally::default().root,
-        ingresses: false,
-        seen: None,
-    };
-    let tenant = Tenant::for_test("t", "ns", "mine");
-    let state = ClusterState {
-        revision: 0,
-        k3k_syncs: true,
-        mass_delete: None,
-        selector: BTreeMap::new(),
-        ingresses: SyncIngresses::default(),
-    };
-    let again = || {
-        older.hub.with(|registry, now| {
-            registry.open(&tenant, state.clone(), ServerPod { uid: uid("pod"), ordinal: 0 }, &hello, now)
-        })
-    };
+    let again = || welcome(&older.hub);
     assert!(again().is_ok() && again().is_ok() && again().is_ok());
     assert!(again().is_err(), "a fourth take-over within a minute");
     assert_eq!(older.bye().await.0, ByeReason::Superseded);

@@ -1,7 +1,5 @@
 //! The way back: what the host's answer makes of a virtual Service, and who on the host causes it.
 
-#![allow(dead_code, reason = "the tests of write-back come from another branch")]
-
 use anyhow::{Context, Result, ensure};
 use k3k_expose_tests::cloud;
 use k3k_expose_tests::eventually::eventually;
