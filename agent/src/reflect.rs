@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k3k_expose_process::quote::causes;
 use k3k_expose_proto::message::{Numbers, Unusable};
-use k3k_expose_proto::{Key, Resource, Uid};
+use k3k_expose_proto::{Key, Resource};
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::events::v1::Event as KubeEvent;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
@@ -116,7 +116,7 @@ impl<'a> Reflect<'a> {
             Step::Tell(_) => Ok(None),
             Step::Status(status) => {
                 let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-                let body = status_body(&job.uid, status, &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+                let body = status_body(job, status, &Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
                 // Addresses alone need no merging by keys, which costs the API server more.
                 let patched = if status.has_conditions() {
                     call(services.patch_status(job.key.name(), &params, &Patch::Strategic(&body))).await
@@ -243,8 +243,8 @@ async fn call<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T
     }
 }
 
-/// A strategic merge patch of the status, for this very object. A condition's time moves only when its status turns.
-fn status_body(uid: &Uid, status: &Status, now: &str) -> Value {
+/// A strategic merge patch of the status, for this very object as it was when the patch was decided on. A condition's time moves only when its status turns.
+fn status_body(job: &Job, status: &Status, now: &str) -> Value {
     let mut conditions: Vec<Value> = Vec::new();
     conditions.extend(status.gone.iter().map(|gone| json!({"$patch": "delete", "type": gone})));
     conditions.extend(status.set.iter().map(|condition| {
@@ -259,7 +259,7 @@ fn status_body(uid: &Uid, status: &Status, now: &str) -> Value {
         }
         conditions.push(condition);
     }
-    let mut body = json!({"metadata": {"uid": uid}, "status": {}});
+    let mut body = json!({"metadata": {"uid": job.uid, "resourceVersion": job.revision.to_string()}, "status": {}});
     if !conditions.is_empty() {
         body["status"]["conditions"] = conditions.into();
     }

@@ -39,6 +39,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 /// Longest delay before a move that stands between its two updates goes on: the Service is out of service meanwhile.
 const ARRIVE_MOST: Duration = Duration::from_secs(3);
+/// So many lost races in a row are looked at again at once.
+const RACES: u32 = 8;
 /// Most pinned numbers of a Service that are remembered as replaced.
 const REPLACED: usize = 64;
 /// Reasons that say of a pinned number that it is left alone.
@@ -113,6 +115,9 @@ struct Trouble {
 pub(crate) struct Job {
     pub(crate) key: Key,
     pub(crate) uid: Uid,
+    /// The revision that the step was decided on. A status is written on that one only: another server pod's agent, or
+    /// this one before it was cut off, may have written what the watch does not show yet.
+    pub(crate) revision: u64,
     pub(crate) step: Step,
     /// Pinned numbers that the step replaces, as they stood when it was decided: the watch may overtake its answer.
     replaces: Vec<Number>,
@@ -259,9 +264,9 @@ impl WriteBack {
             if let Some(step) = self.step(&key, now) {
                 let entry = self.entries.get(&key)?;
                 let replaces = entry.held().map(|held| replaced(held, &step)).unwrap_or_default();
-                let uid = entry.standing.uid.clone();
+                let (uid, revision) = (entry.standing.uid.clone(), entry.standing.revision);
                 self.busy.insert(key.clone());
-                return Some(Job { key, uid, step, replaces });
+                return Some(Job { key, uid, revision, step, replaces });
             }
         }
     }
@@ -343,6 +348,9 @@ impl WriteBack {
             }
             (Step::StripFinalizer, Refusal::Denied) => entry.spec_due = now + SLOW,
             (Step::Status(_) | Step::Tell(_), Refusal::Denied) => entry.status_due = now + SLOW,
+            // The watch has told already what it is now.
+            (Step::Status(_), Refusal::Changed)
+                if entry.standing.revision > job.revision && entry.failures <= RACES => {}
             (Step::Status(_) | Step::Tell(_), _) => entry.status_due = soon,
             _ => entry.spec_due = soon,
         }

@@ -20,13 +20,16 @@ impl Reflect<'_> {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         match &job.step {
             Step::Status(status) => {
-                let mut written = None;
+                let mut written: Option<Ingress> = None;
                 if let Some(body) = addresses(job, status) {
                     written = Some(call(ingresses.patch_status(name, &params, &Patch::Merge(&body))).await?);
                 }
                 if let Some((synced, _)) = &status.synced {
+                    let revision = written.as_ref().and_then(ResourceExt::resource_version);
+                    let revision = revision.unwrap_or_else(|| job.revision.to_string());
                     let annotations = json!({SYNCED_ANNOTATION: synced.as_annotation()});
-                    let body = json!({"metadata": {"uid": job.uid, "annotations": annotations}});
+                    let metadata = json!({"uid": job.uid, "resourceVersion": revision, "annotations": annotations});
+                    let body = json!({"metadata": metadata});
                     written = Some(call(ingresses.patch(name, &params, &Patch::Merge(&body))).await?);
                 }
                 Ok(written)
@@ -50,12 +53,13 @@ impl Reflect<'_> {
     }
 }
 
-/// A merge patch of the status, for this very object. Modes of addresses are for Services only.
+/// A merge patch of the status, for this very object as it was when the patch was decided on. Modes of addresses are for Services only.
 fn addresses(job: &Job, status: &Status) -> Option<Value> {
     let mut entries = json!(status.ingress.as_ref()?);
     for entry in entries.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         entry.remove("ipMode");
     }
     let entries = if entries.as_array().is_some_and(Vec::is_empty) { Value::Null } else { entries };
-    Some(json!({"metadata": {"uid": job.uid}, "status": {"loadBalancer": {"ingress": entries}}}))
+    let metadata = json!({"uid": job.uid, "resourceVersion": job.revision.to_string()});
+    Some(json!({"metadata": metadata, "status": {"loadBalancer": {"ingress": entries}}}))
 }

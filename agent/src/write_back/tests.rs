@@ -436,3 +436,23 @@ fn a_status_that_shows_an_answer_tells_how_long_that_waited_and_a_repaired_one_d
     assert_eq!(written(&mut desk, late), Some(late));
     assert_eq!(written(&mut desk, late), None, "the watch still shows the Service without the condition");
 }
+
+#[test]
+fn a_status_is_written_on_the_revision_it_was_decided_on_and_a_lost_race_is_looked_at_again() {
+    let mut desk = Desk::with(&json!({}));
+    desk.hears(Reason::Applied, numbers("10.43.0.1", 30001), T0);
+    let lost = desk.next(T0).unwrap();
+    assert_eq!(lost.revision, 1);
+
+    // The watch has not told yet what stands: later.
+    desk.write_back.refused(&lost, Refusal::Changed, T0, 1.0);
+    assert_eq!(desk.next(T0), None);
+    let later = desk.write_back.next_due().unwrap();
+    let lost = desk.next(later).unwrap();
+
+    // It has told meanwhile: at once, and on what stands now.
+    desk.sees(&json!({"metadata": {"labels": {"new": "one"}}}));
+    desk.hears(Reason::Applied, numbers("10.43.0.1", 30001), later);
+    desk.write_back.refused(&lost, Refusal::Changed, later, 1.0);
+    assert_eq!(desk.next(later).map(|job| job.revision), Some(2));
+}
