@@ -1,6 +1,6 @@
 //! What the host's quotas leave to Services, reduced to when something was freed. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ResourceQuota;
 
@@ -15,6 +15,8 @@ pub type QuotaName = (String, String);
 #[derive(Clone, Debug, Default)]
 pub struct Quotas {
     known: BTreeMap<QuotaName, BTreeMap<&'static str, Room>>,
+    /// Namespaces where the newest change left more room, and nobody has taken it yet.
+    freed: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,13 +43,32 @@ impl Quotas {
         };
         let room = |key| Room { hard: number(hard, key), used: number(used, key).unwrap_or_default() };
         let now = COUNTED.map(|key| (key, room(key)));
-        let before = self.known.insert(name(quota), now.into()).unwrap_or_default();
-        now.iter().any(|(key, now)| before.get(key).is_some_and(|before| now.is_more_than(*before)))
+        let name = name(quota);
+        let namespace = name.0.clone();
+        let before = self.known.insert(name, now.into()).unwrap_or_default();
+        let frees = now.iter().any(|(key, now)| before.get(key).is_some_and(|before| now.is_more_than(*before)));
+        if frees {
+            self.freed.insert(namespace);
+        } else if before != now.into() {
+            self.freed.remove(&namespace);
+        }
+        frees
     }
 
     /// Takes it that a quota is gone, and tells whether it was known.
     pub fn gone(&mut self, name: &QuotaName) -> bool {
-        self.known.remove(name).is_some()
+        let was_known = self.known.remove(name).is_some();
+        if was_known {
+            self.freed.insert(name.0.clone());
+        }
+        was_known
+    }
+
+    /// Whether a refusal in this namespace may be out of date: admission looks quotas up in a cache of its own, which may
+    /// hear of freed room after we do.
+    #[must_use]
+    pub fn may_lag(&self, namespace: &str) -> bool {
+        self.freed.contains(namespace)
     }
 
     /// Names of all quotas known, to find those that a new list lacks.
@@ -90,16 +111,18 @@ mod tests {
     fn only_what_frees_room_for_services_counts() {
         let mut quotas = Quotas::default();
         let table = [
-            (quota("2", "2"), false),
-            (quota("2", "2"), false),
-            (quota("2", "1"), true),
-            (quota("1", "1"), false),
-            (quota("1k", "1"), true),
-            (quota("1k", "2"), false),
+            (quota("2", "2"), false, false),
+            (quota("2", "2"), false, false),
+            (quota("2", "1"), true, true),
+            (quota("2", "1"), false, true),
+            (quota("1", "1"), false, false),
+            (quota("1k", "1"), true, true),
+            (quota("1k", "2"), false, false),
         ];
-        for (quota, frees) in table {
-            assert_eq!(quotas.seen(&quota), frees, "{quota:?}");
+        for (quota, frees, may_lag) in table {
+            assert_eq!((quotas.seen(&quota), quotas.may_lag("ns")), (frees, may_lag), "{quota:?}");
         }
-        assert!(quotas.gone(&name(&quota("", ""))) && !quotas.gone(&name(&quota("", ""))));
+        assert!(quotas.gone(&name(&quota("", ""))) && quotas.may_lag("ns") && !quotas.may_lag("other"));
+        assert!(!quotas.gone(&name(&quota("", ""))));
     }
 }

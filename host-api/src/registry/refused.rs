@@ -17,6 +17,9 @@ use crate::refusal::{Number, Refusal};
 use crate::services::Blocker;
 use crate::twin::{Held, Twin};
 
+/// So often is a quota that was used up when room had been freed tried again soon.
+const LAG_TRIES: u32 = 4;
+
 impl Registry {
     /// Takes in that the host has refused a write that asked for these numbers.
     pub fn refused(&mut self, tenant: &Uid, key: &Key, refusal: Refusal, asked: &Held, now: Duration) {
@@ -48,10 +51,23 @@ impl Registry {
             | Refusal::Unavailable => (Reason::HostUnavailable, None),
         };
         self.conclude(tenant, key, reason, blocker.into_iter().collect());
-        match reason {
-            Reason::HostUnavailable => self.retry(tenant, key, now),
-            _ => self.retry_after(tenant, key, now, SLOW),
+        if reason == Reason::HostUnavailable || reason == Reason::QuotaExceeded && self.quota_may_lag(tenant, key) {
+            return self.retry(tenant, key, now);
         }
+        if let Some(ledger) = self.tenants.get_mut(tenant).filter(|_| reason == Reason::QuotaExceeded) {
+            ledger.failures.remove(key);
+        }
+        self.retry_after(tenant, key, now, SLOW);
+    }
+
+    /// Whether room that was freed may be what this refusal does not know of yet. Believed for a few tries: it is a matter
+    /// of milliseconds, or there is a limit that no quota we see shows.
+    fn quota_may_lag(&self, tenant: &Uid, key: &Key) -> bool {
+        let Some(ledger) = self.tenants.get(tenant) else {
+            return false;
+        };
+        let tries = ledger.failures.get(key).copied().unwrap_or_default();
+        tries < LAG_TRIES && self.quotas.may_lag(ledger.tenant.namespace())
     }
 
     /// Takes in what a read of this moment shows: a cluster IP is held, and not by a Service.

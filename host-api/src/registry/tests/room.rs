@@ -62,6 +62,23 @@ fn a_refusal_by_quota_ends_when_something_is_freed() {
 }
 
 #[test]
+fn a_quota_that_has_just_been_freed_and_is_refused_all_the_same_is_tried_again_soon_and_not_for_ever() {
+    let (mut registry, id) = synced(vec![put("web", 30_080)], OFF);
+    registry.quota_seen(&quota(2));
+    registry.quota_seen(&quota(1));
+    let mut now = NOW;
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        registry.refused(&uid("t"), &key("web"), Refusal::Quota, &Held::default(), now);
+        let due = registry.tick(now).unwrap();
+        waits.push((due - now) < Duration::from_secs(10));
+        now = due;
+    }
+    assert_eq!(waits, [true, true, true, true, false]);
+    assert_eq!(reasons(&told(&mut registry, id)), [Reason::QuotaExceeded]);
+}
+
+#[test]
 fn every_refusal_has_its_reason_and_is_tried_again() {
     let table = [
         (Refusal::Quota, Reason::QuotaExceeded),
