@@ -1,16 +1,17 @@
 //! Whether the sidecar fits into a namespace, and with what requests and limits. Pure.
 //!
 //! The API server refuses a pod *after* the webhook has changed it, so `failurePolicy: Ignore` is no help: a sidecar that
-//! does not fit would keep the control plane from starting. So what would not fit is not injected.
+//! does not fit would keep the control plane from starting. So what would not fit is not injected, and neither is it where
+//! that cannot be told.
 
-use std::collections::BTreeMap;
+mod asks;
+mod quota;
 
-use k8s_openapi::api::core::v1::{Container, LimitRange, LimitRangeItem, PodSpec, ResourceQuota, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{LimitRange, LimitRangeItem, PodSpec, ResourceQuota, ResourceRequirements};
+use kube::ResourceExt;
 
 use super::quantity::Amount;
-
-type Quantities = BTreeMap<String, Quantity>;
+use asks::{Asks, Unreadable, amounts};
 
 /// What the sidecar asks for where nothing speaks against it: resource, request, limit.
 const WISHES: [(&str, &str, &str); 2] = [("cpu", "10m", "500m"), ("memory", "16Mi", "64Mi")];
@@ -20,12 +21,18 @@ const LEAST_MEMORY: &str = "16Mi";
 /// Why the sidecar does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
-    /// A LimitRange allows less than the agent needs.
+    /// A LimitRange allows less than the agent needs, or asks for more than it may have.
     #[error("LimitRange {0} leaves no room for the agent's {1}")]
     LimitRange(String, String),
-    /// A ResourceQuota would be exceeded.
+    /// A ResourceQuota would be exceeded, or would begin to count a pod that it does not admit.
     #[error("ResourceQuota {0} has no room for the agent's {1}")]
     Quota(String, String),
+    /// The pod says itself how much all its containers may have.
+    #[error("the pod's own resources leave no room for the agent's {0}")]
+    Pod(String),
+    /// An amount that this version does not understand, so that nobody knows what the API server would say.
+    #[error("an amount of {0} is not understood")]
+    Unreadable(String),
 }
 
 /// Requests and limits of the sidecar in a namespace, for a pod that has this spec without it.
@@ -37,206 +44,145 @@ pub(super) fn room(
     ranges: &[LimitRange],
     quotas: &[ResourceQuota],
 ) -> Result<ResourceRequirements, NoRoom> {
-    let mut requests = Quantities::new();
-    let mut limits = Quantities::new();
-    for (resource, request, limit) in WISHES {
-        let (request, limit) = fit(resource, request, limit, ranges)?;
-        requests.insert(resource.to_owned(), request.quantity());
-        limits.insert(resource.to_owned(), limit.quantity());
-    }
-    let resources =
-        ResourceRequirements { requests: Some(requests), limits: Some(limits), ..ResourceRequirements::default() };
+    let mut agent = wishes();
+    // All are moved before any is checked: what one range asks for another may rule out.
     for range in ranges {
-        check_pod(spec, &resources, range)?;
+        let defaults = items(range, "Container").try_for_each(|item| take_defaults(&mut agent, item));
+        defaults.map_err(|_| NoRoom::Unreadable(label(range)))?;
     }
-    for quota in quotas.iter().filter(|quota| counts(quota)) {
-        check_quota(spec, &resources, quota)?;
+    for range in ranges {
+        move_into(&mut agent, spec, range).map_err(|_| NoRoom::Unreadable(label(range)))?;
+        if let Some(resource) = too_little(&agent) {
+            return Err(NoRoom::LimitRange(range.name_any(), resource));
+        }
     }
-    Ok(resources)
+    let pod = Asks::of_pod(spec, &agent).map_err(|_| NoRoom::Unreadable("the pod".to_owned()))?;
+    if let Some(resource) = pod.beyond(spec, &agent).map_err(|_| NoRoom::Unreadable("the pod".to_owned()))? {
+        return Err(NoRoom::Pod(resource));
+    }
+    for range in ranges {
+        if let Some(resource) = refused(&agent, &pod, range).map_err(|_| NoRoom::Unreadable(label(range)))? {
+            return Err(NoRoom::LimitRange(range.name_any(), resource));
+        }
+    }
+    for quota in quotas {
+        let exceeded = quota::exceeded(quota, spec, &agent, &pod);
+        let exceeded = exceeded.map_err(|_| NoRoom::Unreadable(format!("ResourceQuota {}", quota.name_any())))?;
+        if let Some(key) = exceeded {
+            return Err(NoRoom::Quota(quota.name_any(), key));
+        }
+    }
+    Ok(agent.requirements())
 }
 
-/// Request and limit of one resource, moved into what every LimitRange allows a container.
-fn fit(resource: &str, request: &str, limit: &str, ranges: &[LimitRange]) -> Result<(Amount, Amount), NoRoom> {
-    let amount = |text| Amount::parse(text).unwrap_or_default();
-    let (mut request, mut limit) = (amount(request), amount(limit));
-    let least = if resource == "memory" { amount(LEAST_MEMORY) } else { Amount::default() };
-    for (range, item) in items(ranges, "Container") {
-        let of = |bounds: &Option<Quantities>| get(bounds.as_ref(), resource);
-        let refuse = || Err(NoRoom::LimitRange(name(&range.metadata.name), resource.to_owned()));
-        if let Some(min) = of(&item.min) {
-            request = request.max(min);
-            limit = limit.max(min);
-        }
-        if let Some(max) = of(&item.max) {
-            limit = limit.min(max);
-            request = request.min(max);
-        }
-        if let Some(ratio) = of(&item.max_limit_request_ratio) {
-            limit = limit.min(request.times(ratio));
-        }
-        let within = |bound: Option<Amount>, holds: fn(&Amount, &Amount) -> bool| {
-            bound.is_none_or(|bound| holds(&request, &bound) && holds(&limit, &bound))
-        };
-        if limit < least || limit < request || !within(of(&item.min), Amount::ge) || !within(of(&item.max), Amount::le)
-        {
-            return refuse();
-        }
+fn wishes() -> Asks {
+    let mut agent = Asks::default();
+    for (resource, request, limit) in WISHES {
+        agent.requests.insert(resource.to_owned(), Amount::parse(request).unwrap_or_default());
+        agent.limits.insert(resource.to_owned(), Amount::parse(limit).unwrap_or_default());
     }
-    Ok((request, limit))
+    agent
 }
 
-/// Whether the pod as a whole stays within what a LimitRange allows a pod.
-fn check_pod(spec: &PodSpec, resources: &ResourceRequirements, range: &LimitRange) -> Result<(), NoRoom> {
-    for (_, item) in items(std::slice::from_ref(range), "Pod") {
-        for (resource, max) in item.max.iter().flatten() {
-            let Some(max) = Amount::parse(&max.0) else { continue };
-            if total(spec, resources, resource, |resources| resources.limits.as_ref()) > max {
-                return Err(NoRoom::LimitRange(name(&range.metadata.name), resource.clone()));
+/// Takes what a container gets of resources that it does not speak of: the API server would fill it in after us.
+fn take_defaults(agent: &mut Asks, item: &LimitRangeItem) -> Result<(), Unreadable> {
+    for (asked, defaults) in [(&mut agent.requests, &item.default_request), (&mut agent.limits, &item.default)] {
+        for (resource, default) in amounts(defaults.as_ref())? {
+            asked.entry(resource).or_insert(default);
+        }
+    }
+    Ok(())
+}
+
+/// Moves what the sidecar asks for into what a LimitRange allows a container, and a pod that has it: no more of a limit for each
+/// request than the whole pod may have, and a limit that makes up for containers without one, since it is the sum that must reach
+/// a minimum.
+fn move_into(agent: &mut Asks, spec: &PodSpec, range: &LimitRange) -> Result<(), Unreadable> {
+    for item in items(range, "Container") {
+        for (resource, min) in amounts(item.min.as_ref())? {
+            agent.both(&resource, |asked| asked.max(min));
+        }
+        for (resource, max) in amounts(item.max.as_ref())? {
+            agent.both(&resource, |asked| asked.min(max));
+        }
+        cap_by_ratio(agent, item)?;
+    }
+    for item in items(range, "Pod") {
+        cap_by_ratio(agent, item)?;
+        let pod = Asks::of_pod(spec, agent)?;
+        for (resource, min) in amounts(item.min.as_ref())? {
+            if let (Some(all), Some(own)) = (pod.limits.get(&resource), agent.limits.get_mut(&resource)) {
+                *own = own.plus(min.minus(*all));
             }
         }
     }
     Ok(())
 }
 
-fn check_quota(spec: &PodSpec, resources: &ResourceRequirements, quota: &ResourceQuota) -> Result<(), NoRoom> {
-    let hard = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
-    let used = quota.status.as_ref().and_then(|status| status.used.as_ref());
-    for (key, hard) in hard.into_iter().flatten() {
-        let (resource, of): (_, fn(&ResourceRequirements) -> Option<&Quantities>) = match key.split_once('.') {
-            None => (key.as_str(), |resources| resources.requests.as_ref()),
-            Some(("requests", resource)) => (resource, |resources| resources.requests.as_ref()),
-            Some(("limits", resource)) => (resource, |resources| resources.limits.as_ref()),
-            Some(_) => continue,
-        };
-        let Some(hard) = Amount::parse(&hard.0).filter(|_| WISHES.iter().any(|(wish, ..)| *wish == resource)) else {
-            continue;
-        };
-        let used = get(used, key).unwrap_or_default();
-        if used.plus(total(spec, resources, resource, of)) > hard {
-            return Err(NoRoom::Quota(name(&quota.metadata.name), key.clone()));
+fn cap_by_ratio(agent: &mut Asks, item: &LimitRangeItem) -> Result<(), Unreadable> {
+    for (resource, ratio) in amounts(item.max_limit_request_ratio.as_ref())? {
+        if let (Some(request), Some(limit)) = (agent.requests.get(&resource), agent.limits.get_mut(&resource)) {
+            *limit = (*limit).min(request.times(ratio));
         }
     }
     Ok(())
 }
 
-/// Whether a quota counts a server pod: it runs on, and it asks for resources.
-fn counts(quota: &ResourceQuota) -> bool {
-    let spec = quota.spec.as_ref();
-    let scopes = spec.and_then(|spec| spec.scopes.as_deref()).unwrap_or_default();
-    let selected = spec.and_then(|spec| spec.scope_selector.as_ref()).is_some();
-    !selected && scopes.iter().all(|scope| matches!(scope.as_str(), "NotTerminating" | "NotBestEffort"))
+/// The resource of which no container may ask for that, or no agent live on it.
+fn too_little(agent: &Asks) -> Option<String> {
+    let least = Amount::parse(LEAST_MEMORY).unwrap_or_default();
+    let mut limits = agent.limits.iter();
+    let short = limits.find(|(resource, limit)| {
+        let request = agent.requests.get(*resource).copied().unwrap_or_default();
+        **limit < request || resource.as_str() == "memory" && **limit < least
+    });
+    short.map(|(resource, _)| resource.clone())
 }
 
-/// What a pod asks for with the sidecar: containers and sidecars add up, and the largest init container counts on its own.
-fn total(
-    spec: &PodSpec,
-    sidecar: &ResourceRequirements,
-    resource: &str,
-    of: impl Fn(&ResourceRequirements) -> Option<&Quantities>,
-) -> Amount {
-    let amount = |container: &Container| {
-        container.resources.as_ref().and_then(|resources| get(of(resources), resource)).unwrap_or_default()
-    };
-    let init = spec.init_containers.as_deref().unwrap_or_default();
-    let (sidecars, once): (Vec<_>, Vec<_>) =
-        init.iter().partition(|container| container.restart_policy.as_deref() == Some("Always"));
-    let own = get(of(sidecar), resource).unwrap_or_default();
-    let running = spec.containers.iter().chain(sidecars).map(amount).fold(own, Amount::plus);
-    once.into_iter().map(amount).fold(running, Amount::max)
+/// The resource for which a LimitRange refuses the sidecar, or the pod with it.
+fn refused(agent: &Asks, pod: &Asks, range: &LimitRange) -> Result<Option<String>, Unreadable> {
+    for (kind, asks) in [("Container", agent), ("Pod", pod)] {
+        for item in items(range, kind) {
+            if let Some(resource) = outside(asks, item)? {
+                return Ok(Some(resource));
+            }
+        }
+    }
+    Ok(None)
 }
 
-fn items<'a>(ranges: &'a [LimitRange], kind: &'a str) -> impl Iterator<Item = (&'a LimitRange, &'a LimitRangeItem)> {
-    let of_range = move |range: &'a LimitRange| {
-        let items = range.spec.as_ref().map(|spec| spec.limits.as_slice()).unwrap_or_default();
-        items.iter().filter(move |item| item.type_ == kind).map(move |item| (range, item))
-    };
-    ranges.iter().flat_map(of_range)
+/// The resource of which more or less is asked for than a LimitRange allows, as the API server judges it.
+fn outside(asks: &Asks, item: &LimitRangeItem) -> Result<Option<String>, Unreadable> {
+    let of = |resource: &str| (asks.requests.get(resource).copied(), asks.limits.get(resource).copied());
+    for (resource, min) in amounts(item.min.as_ref())? {
+        let (request, limit) = of(&resource);
+        if request.is_none_or(|request| request < min) || limit.is_some_and(|limit| limit < min) {
+            return Ok(Some(resource));
+        }
+    }
+    for (resource, max) in amounts(item.max.as_ref())? {
+        let (request, limit) = of(&resource);
+        if limit.is_none_or(|limit| limit > max) || request.is_some_and(|request| request > max) {
+            return Ok(Some(resource));
+        }
+    }
+    for (resource, ratio) in amounts(item.max_limit_request_ratio.as_ref())? {
+        let (request, limit) = of(&resource);
+        let (request, limit) = (request.unwrap_or_default(), limit.unwrap_or_default());
+        if request == Amount::default() || limit == Amount::default() || limit > request.times(ratio) {
+            return Ok(Some(resource));
+        }
+    }
+    Ok(None)
 }
 
-fn get(quantities: Option<&Quantities>, resource: &str) -> Option<Amount> {
-    Amount::parse(&quantities?.get(resource)?.0)
+fn items<'a>(range: &'a LimitRange, kind: &'a str) -> impl Iterator<Item = &'a LimitRangeItem> {
+    range.spec.iter().flat_map(|spec| &spec.limits).filter(move |item| item.type_ == kind)
 }
 
-fn name(name: &Option<String>) -> String {
-    name.clone().unwrap_or_default()
+fn label(range: &LimitRange) -> String {
+    format!("LimitRange {}", range.name_any())
 }
 
 #[cfg(test)]
-mod tests {
-    #![expect(clippy::needless_pass_by_value, reason = "cases read best when written in place")]
-
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn spec(resources: Value) -> PodSpec {
-        serde_json::from_value(json!({"containers": [{"name": "k3s", "resources": resources}]})).unwrap()
-    }
-
-    fn range(item: Value) -> Vec<LimitRange> {
-        vec![serde_json::from_value(json!({"metadata": {"name": "r"}, "spec": {"limits": [item]}})).unwrap()]
-    }
-
-    fn quota(hard: Value, used: Value) -> Vec<ResourceQuota> {
-        vec![
-            serde_json::from_value(
-                json!({"metadata": {"name": "q"}, "spec": {"hard": hard}, "status": {"used": used}}),
-            )
-            .unwrap(),
-        ]
-    }
-
-    fn found(result: Result<ResourceRequirements, NoRoom>) -> Value {
-        json!(result.unwrap())
-    }
-
-    #[test]
-    fn nothing_in_the_way_gives_the_wishes() {
-        let expected = json!({"requests": {"cpu": "10m", "memory": "16777216"},
-            "limits": {"cpu": "500m", "memory": "67108864"}});
-        assert_eq!(found(room(&spec(json!({})), &[], &[])), expected);
-    }
-
-    #[test]
-    fn a_limit_range_moves_requests_and_limits_or_refuses() {
-        let with = |item| room(&spec(json!({})), &range(item), &[]);
-        let higher = found(with(json!({"type": "Container", "min": {"cpu": "50m", "memory": "128Mi"}})));
-        assert_eq!(higher["requests"], json!({"cpu": "50m", "memory": "134217728"}));
-        assert_eq!(higher["limits"], json!({"cpu": "500m", "memory": "134217728"}));
-        let lower = found(with(json!({"type": "Container", "max": {"cpu": "100m"}})));
-        assert_eq!(lower["limits"]["cpu"], "100m");
-        let ratio = found(with(json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}})));
-        assert_eq!(ratio["limits"]["cpu"], "20m");
-        let refused = with(json!({"type": "Container", "max": {"memory": "8Mi"}}));
-        assert_eq!(refused, Err(NoRoom::LimitRange("r".to_owned(), "memory".to_owned())));
-        let pod = room(
-            &spec(json!({"limits": {"memory": "100Mi"}})),
-            &range(json!({"type": "Pod", "max": {"memory": "128Mi"}})),
-            &[],
-        );
-        assert_eq!(pod, Err(NoRoom::LimitRange("r".to_owned(), "memory".to_owned())));
-    }
-
-    #[test]
-    fn a_quota_without_room_refuses() {
-        let of = |hard: Value, used: Value| {
-            room(&spec(json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}})), &[], &quota(hard, used))
-        };
-        assert!(of(json!({"requests.cpu": "2"}), json!({"requests.cpu": "500m"})).is_ok());
-        for (key, hard, used) in [("requests.cpu", "2", "1"), ("cpu", "1", "0"), ("limits.cpu", "2", "0")] {
-            assert_eq!(of(json!({key: hard}), json!({key: used})), Err(NoRoom::Quota("q".to_owned(), key.to_owned())));
-        }
-        assert!(
-            of(json!({"count/pods": "0", "requests.storage": "0"}), json!({})).is_ok(),
-            "others are not ours to judge"
-        );
-    }
-
-    #[test]
-    fn a_quota_of_other_pods_does_not_count() {
-        let mut quotas = quota(json!({"cpu": "0"}), json!({}));
-        quotas[0].spec.as_mut().unwrap().scopes = Some(vec!["BestEffort".to_owned()]);
-        assert!(room(&spec(json!({})), &[], &quotas).is_ok());
-        quotas[0].spec.as_mut().unwrap().scopes = Some(vec!["NotBestEffort".to_owned()]);
-        assert!(room(&spec(json!({})), &[], &quotas).is_err());
-    }
-}
+mod tests;
