@@ -34,8 +34,25 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// What stands in the namespaces, and who waits for news of it.
 #[derive(Debug, Default)]
 pub struct Authorities {
-    standing: Mutex<BTreeMap<String, Option<String>>>,
+    standing: Mutex<Standing>,
     news: Notify,
+}
+
+/// Bundles by namespace.
+#[derive(Debug, Default)]
+struct Standing {
+    known: BTreeMap<String, Option<String>>,
+    /// What a list that is under way has named. Until its end what was known counts: else everything would be missing.
+    listed: Option<BTreeMap<String, Option<String>>>,
+}
+
+impl Standing {
+    fn insert(&mut self, namespace: String, bundle: Option<String>) {
+        if let Some(listed) = &mut self.listed {
+            listed.insert(namespace.clone(), bundle.clone());
+        }
+        self.known.insert(namespace, bundle);
+    }
 }
 
 impl Authorities {
@@ -43,13 +60,17 @@ impl Authorities {
     pub fn take_in(&self, event: &Event<ConfigMap>) {
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Init => standing.clear(),
+            Event::Init => standing.listed = Some(BTreeMap::new()),
             Event::InitApply(map) | Event::Apply(map) => {
                 let bundle = map.data.as_ref().and_then(|data| data.get(KEY).cloned());
                 standing.insert(map.namespace().unwrap_or_default(), bundle);
             }
-            Event::Delete(map) => drop(standing.remove(&map.namespace().unwrap_or_default())),
-            Event::InitDone => {}
+            Event::Delete(map) => drop(standing.known.remove(&map.namespace().unwrap_or_default())),
+            Event::InitDone => {
+                if let Some(listed) = standing.listed.take() {
+                    standing.known = listed;
+                }
+            }
         }
         drop(standing);
         self.news.notify_one();
@@ -96,7 +117,7 @@ impl Authorities {
             .map(AsRef::as_ref)
             .filter(|cluster| cluster.metadata.deletion_timestamp.is_none() && cluster.spec.mode == Mode::Shared);
         let namespaces: BTreeSet<&str> = served.filter_map(|cluster| cluster.metadata.namespace.as_deref()).collect();
-        let due = namespaces.into_iter().filter_map(|namespace| match standing.get(namespace) {
+        let due = namespaces.into_iter().filter_map(|namespace| match standing.known.get(namespace) {
             Some(Some(bundle)) if bundle == wanted => None,
             found => Some((namespace.to_owned(), found.is_some())),
         });
@@ -174,5 +195,24 @@ mod tests {
         authorities.take_in(&standing("stale", "new"));
         assert_eq!(authorities.due(&clusters, "new"), []);
         assert_eq!(authorities.due(&clusters, "newer").len(), 3, "a rotation reaches all");
+    }
+
+    #[test]
+    fn while_the_watch_lists_anew_nothing_is_taken_for_missing() {
+        let authorities = Authorities::default();
+        let clusters = [cluster("stays", "shared"), cluster("gone", "shared")];
+        let listed = |event| match event {
+            Event::Apply(map) => Event::InitApply(map),
+            other => other,
+        };
+        for namespace in ["stays", "gone"] {
+            authorities.take_in(&standing(namespace, "new"));
+        }
+        authorities.take_in(&Event::Init);
+        assert_eq!(authorities.due(&clusters, "new"), []);
+        authorities.take_in(&listed(standing("stays", "new")));
+        assert_eq!(authorities.due(&clusters, "new"), []);
+        authorities.take_in(&Event::InitDone);
+        assert_eq!(authorities.due(&clusters, "new"), [("gone".to_owned(), false)]);
     }
 }
