@@ -5,40 +5,49 @@
 
 mod review;
 pub mod stores;
+pub mod turns;
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use k3k_expose_process::quote::{causes, quote};
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use crate::cluster::Cluster;
 use crate::hub::Hub;
-use crate::inject::{Left, Settings, Surroundings, inject};
+use crate::inject::{CREATORS, Left, Settings, Surroundings, inject};
 use crate::label;
 use crate::metrics::Metrics;
 use crate::notice::{Notice, NoticeKind};
 use crate::tenant;
 use review::{Question, answer};
 use stores::Stores;
+use turns::Turns;
 
 /// Longest review that is read: two pods, the new one and the old one, of the 1.5 MiB that etcd takes.
 const LONGEST: usize = 4 << 20;
 /// Longest time for one review: after 3 s the API server does not wait anymore.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Longest wait for what is not at hand: the API server gives us 3 s.
-const LOOK_UP: Duration = Duration::from_secs(1);
+const LOOK_UP: Duration = Duration::from_millis(800);
+/// How often what a watch may bring is looked for before it is looked up: a controller that makes a StatefulSet's pods has learned of
+/// it by such a watch itself.
+const LOOKS: u32 = 10;
+/// Time between two looks.
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// What the admission server needs.
 #[derive(Clone)]
@@ -53,6 +62,8 @@ pub struct Admission {
     pub settings: Option<Settings>,
     /// Counts what becomes of pods.
     pub metrics: Arc<Metrics>,
+    /// Keeps callers from making work without end.
+    pub turns: Arc<Turns>,
 }
 
 /// The admission server's paths.
@@ -61,13 +72,18 @@ pub fn router(admission: Admission) -> Router {
         .route("/v1/inject", post(injection))
         .route("/v1/label", post(labels))
         .layer(DefaultBodyLimit::max(LONGEST))
-        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(Arc::clone(&admission.turns), in_turn))
         .with_state(admission)
 }
 
-/// Ends a request whose body does not come, so that slow callers do not pile up.
-async fn in_time(request: Request, next: Next) -> Response {
-    match timeout(DEADLINE, next.run(request)).await {
+/// Reads a request when it is its caller's turn, and ends it when its body does not come, so that slow callers do not pile up.
+async fn in_turn(State(turns): State<Arc<Turns>>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
+    let served = async {
+        let _turn = turns.review(peer.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))).await;
+        next.run(request).await
+    };
+    match timeout(DEADLINE, served).await {
         Ok(response) => response,
         Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
     }
@@ -116,10 +132,14 @@ impl Admission {
         let Some(settings) = &self.settings else {
             return (None, Err(Left::NotConfigured));
         };
+        // Nothing is looked up for whom the webhook configuration does not ask about.
+        if !CREATORS.contains(&question.creator.as_str()) {
+            return (None, Err(Left::Creator));
+        }
         let namespace = question.namespace.as_str();
         let pod = &question.pod;
         let set = match tenant::stateful_set_of(pod) {
-            Ok(owner) => self.set(namespace, &owner.name, &owner.uid).await,
+            Ok(owner) => self.set(pod, namespace, &owner.name, &owner.uid).await,
             Err(refusal) => return (None, Err(refusal.into())),
         };
         let cluster = match tenant::cluster_of(pod, set.as_ref()) {
@@ -139,35 +159,47 @@ impl Admission {
         (cluster, result)
     }
 
-    async fn set(&self, namespace: &str, name: &str, uid: &str) -> Option<StatefulSet> {
-        let known = self.stores.set(namespace, name).filter(|set| set.metadata.uid.as_deref() == Some(uid));
-        if known.is_some() {
-            return known;
+    async fn set(&self, pod: &Pod, namespace: &str, name: &str, uid: &str) -> Option<StatefulSet> {
+        let is_it = |set: &StatefulSet| set.metadata.uid.as_deref() == Some(uid) && !tenant::is_beyond(pod, set);
+        let known = || self.stores.set(namespace, name).filter(is_it);
+        match at_hand(known).await {
+            None => self.look_up(Api::namespaced(self.client.clone(), namespace), name).await,
+            known => known,
         }
-        look_up(Api::namespaced(self.client.clone(), namespace), name).await
     }
 
     async fn cluster(&self, namespace: &str, name: &str, uid: &str) -> Option<Cluster> {
-        let known = self.stores.cluster(namespace, name).filter(|it| it.metadata.uid.as_deref() == Some(uid));
-        if known.is_some() {
-            return known;
+        let known = || self.stores.cluster(namespace, name).filter(|it| it.metadata.uid.as_deref() == Some(uid));
+        match at_hand(known).await {
+            None => self.look_up(Api::namespaced(self.client.clone(), namespace), name).await,
+            known => known,
         }
-        look_up(Api::namespaced(self.client.clone(), namespace), name).await
+    }
+
+    async fn look_up<K>(&self, objects: Api<K>, name: &str) -> Option<K>
+    where
+        K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+    {
+        let look = async {
+            let _turn = self.turns.look_up().await?;
+            objects.get_opt(name).await.unwrap_or_else(|error| {
+                debug!(name = quote(name), error = causes(&error), "a lookup failed");
+                None
+            })
+        };
+        timeout(LOOK_UP, look).await.ok().flatten()
     }
 }
 
-async fn look_up<K>(objects: Api<K>, name: &str) -> Option<K>
-where
-    K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
-{
-    match timeout(LOOK_UP, objects.get_opt(name)).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => {
-            debug!(name, error = causes(&error), "a lookup failed");
-            None
+/// What is known already, or comes within moments.
+async fn at_hand<T>(look: impl Fn() -> Option<T>) -> Option<T> {
+    for _ in 0..LOOKS {
+        if let Some(found) = look() {
+            return Some(found);
         }
-        Err(_) => None,
+        sleep(BETWEEN).await;
     }
+    look()
 }
 
 /// What the platform team should know of a server pod that got no agent.

@@ -84,6 +84,7 @@ pub async fn run(config: Config) -> Result<()> {
         stores: stores.clone(),
         settings: config.sidecar.clone(),
         metrics: Arc::clone(&metrics),
+        turns: Arc::default(),
     });
     let server = Server {
         hub: Arc::clone(&hub),

@@ -97,13 +97,19 @@ pub fn cluster_of<'a>(pod: &Pod, set: Option<&'a StatefulSet>) -> Result<&'a Own
     let set = set
         .filter(|set| set.metadata.uid.as_deref() == Some(claimed.uid.as_str()))
         .ok_or(NotATenant::NotAServerPod("its StatefulSet does not exist"))?;
-    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let replicas = u32::try_from(replicas).unwrap_or_default();
-    if ordinal(pod, set).is_none_or(|ordinal| ordinal >= replicas) {
+    if ordinal(pod, set).is_none() || is_beyond(pod, set) {
         return Err(NotATenant::NotAServerPod("its name is no ordinal of its StatefulSet"));
     }
     controller(&set.metadata, cluster::GROUP, "Cluster")
         .ok_or(NotATenant::NotAServerPod("no Cluster controls its StatefulSet"))
+}
+
+/// Whether a pod's number is beyond those that its StatefulSet asks for. The trap: what is known of a StatefulSet that was scaled up
+/// a moment ago says so of a pod that is none too many.
+#[must_use]
+pub fn is_beyond(pod: &Pod, set: &StatefulSet) -> bool {
+    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    ordinal(pod, set).is_some_and(|ordinal| ordinal >= u32::try_from(replicas).unwrap_or_default())
 }
 
 /// The number of a pod within a StatefulSet, if its name has one.

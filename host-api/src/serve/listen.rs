@@ -17,6 +17,8 @@ use crate::router::{self, Server};
 const GRACE: Duration = Duration::from_secs(10);
 /// Time for a TLS handshake, and then for a first request.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Reviews that one connection may have under way; an API server with more opens another.
+const STREAMS: u32 = 64;
 
 /// Binds the address that this setting gives.
 pub(super) fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener> {
@@ -54,8 +56,9 @@ pub(super) async fn sessions(
 /// Answers reviews for as long as it is polled: to the end of the process, since every server pod that nobody answers for starts
 /// without the agent.
 pub(super) async fn reviews(listener: TcpListener, tls: RustlsConfig, router: Router) -> std::io::Result<()> {
-    let serving = axum_server::from_tcp(listener)?.map(|_| acceptor(tls)).first_request_timeout(HANDSHAKE);
-    serving.serve(router.into_make_service()).await
+    let mut serving = axum_server::from_tcp(listener)?.map(|_| acceptor(tls)).first_request_timeout(HANDSHAKE);
+    serving.http_builder().http2().max_concurrent_streams(STREAMS);
+    serving.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 fn acceptor(tls: RustlsConfig) -> RustlsAcceptor<NoDelayAcceptor> {
