@@ -248,3 +248,6 @@ async fn poll(next: &mut Option<Attempt<'_>>) -> Ended {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
