@@ -271,7 +271,8 @@ fn host_api_url(raw: String) -> Result<String, &'static str> {
     let uri: http::Uri = raw.parse().map_err(|_| "is no URL")?;
     let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
     // The parser drops a fragment, which would stay in the text that agents are given.
-    if uri.scheme_str() != Some("https") || uri.path() != "/" || uri.query().is_some() || has_user || raw.contains('#') {
+    if uri.scheme_str() != Some("https") || uri.path() != "/" || uri.query().is_some() || has_user || raw.contains('#')
+    {
         return Err("must be https://HOST:PORT");
     }
     Ok(raw)
@@ -332,7 +333,16 @@ mod tests {
 
     #[test]
     fn urls_that_agents_would_refuse_are_refused() {
-        for url in ["a", "http://a", "https://u:p@a", "https://u@a:1", "https://a/b", "https://a/?q", "https://a/#f", "https://a#f"] {
+        for url in [
+            "a",
+            "http://a",
+            "https://u:p@a",
+            "https://u@a:1",
+            "https://a/b",
+            "https://a/?q",
+            "https://a/#f",
+            "https://a#f",
+        ] {
             assert!(host_api_url(url.to_owned()).is_err(), "{url}");
         }
         for url in ["https://a", "https://a:8443/", "https://[::1]:8443"] {

@@ -118,7 +118,8 @@ impl AllWrong {
 
     /// Nothing more is to be done about this state of the pod; a newer one, which came meanwhile, stays.
     fn settled(&mut self, key: &Key, pod: &Meta) {
-        if self.pods.get(key).is_some_and(|wrong| wrong.pod.metadata.resource_version == pod.metadata.resource_version) {
+        if self.pods.get(key).is_some_and(|wrong| wrong.pod.metadata.resource_version == pod.metadata.resource_version)
+        {
             self.pods.remove(key);
         }
     }

@@ -76,7 +76,8 @@ async fn an_hour_without_host_api_leaves_the_pod_alive_and_ready_and_the_agent_k
     assert_eq!(looks.get(), 60);
     assert!(knocked <= LONGEST, "{knocked:?}");
     let tries = agent.metrics.text(agent.snapshot()).unwrap();
-    let tries = tries.lines().find_map(|line| line.strip_prefix("k3k_expose_agent_sessions_total{result=\"unreachable\"} "));
+    let tries =
+        tries.lines().find_map(|line| line.strip_prefix("k3k_expose_agent_sessions_total{result=\"unreachable\"} "));
     let tries: u32 = tries.unwrap().parse().unwrap();
     // On the average every one and a half seconds.
     assert!((1200..6000).contains(&tries), "{tries} tries");

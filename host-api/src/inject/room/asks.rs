@@ -63,7 +63,9 @@ impl Asks {
         let Some(said) = &spec.resources else { return Ok(None) };
         let said = Self::read(said)?;
         let more = |asks: &Amounts, said: &Amounts| {
-            said.iter().find(|(resource, most)| asks.get(*resource).is_some_and(|ask| ask > *most)).map(|(it, _)| it.clone())
+            said.iter()
+                .find(|(resource, most)| asks.get(*resource).is_some_and(|ask| ask > *most))
+                .map(|(it, _)| it.clone())
         };
         // Each limit by itself may be as high as the pod's, and so may all requests together.
         Ok(more(&self.requests, &said.requests).or_else(|| more(&sidecar.limits, &said.limits)))

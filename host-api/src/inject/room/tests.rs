@@ -15,10 +15,8 @@ fn range(item: Value) -> Vec<LimitRange> {
 
 fn quota(hard: Value, used: Value) -> Vec<ResourceQuota> {
     vec![
-        serde_json::from_value(
-            json!({"metadata": {"name": "q"}, "spec": {"hard": hard}, "status": {"used": used}}),
-        )
-        .unwrap(),
+        serde_json::from_value(json!({"metadata": {"name": "q"}, "spec": {"hard": hard}, "status": {"used": used}}))
+            .unwrap(),
     ]
 }
 
@@ -62,10 +60,7 @@ fn a_quota_without_room_refuses() {
     for (key, hard, used) in [("requests.cpu", "2", "1"), ("cpu", "1", "0"), ("limits.cpu", "2", "0")] {
         assert_eq!(of(json!({key: hard}), json!({key: used})), Err(NoRoom::Quota("q".to_owned(), key.to_owned())));
     }
-    assert!(
-        of(json!({"count/pods": "0", "requests.storage": "0"}), json!({})).is_ok(),
-        "others are not ours to judge"
-    );
+    assert!(of(json!({"count/pods": "0", "requests.storage": "0"}), json!({})).is_ok(), "others are not ours to judge");
 }
 
 #[test]
