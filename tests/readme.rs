@@ -194,6 +194,18 @@ fn every_link_within_the_readme_leads_to_a_heading() {
 }
 
 #[test]
+fn every_file_that_the_readme_names_exists() {
+    let text = readme();
+    let is_path = |char: char| char.is_ascii_alphanumeric() || "/-_.".contains(char);
+    let words = text.split(|char| !is_path(char)).map(|word| word.trim_end_matches(['.', '/']));
+    let folders = ["manifests/", "host-api/", "agent/", "proto-free-shared/", "tests/", ".ci/"];
+    let named: Vec<&str> = words.filter(|word| folders.iter().any(|folder| word.starts_with(folder))).collect();
+    assert!(named.len() > 8, "{named:?}");
+    let missing: Vec<&&str> = named.iter().filter(|path| !root().join(path).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn ci_runs_the_commands_of_the_readme() {
     let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
     let last = ci.lines().rfind(|line| !line.trim().is_empty()).unwrap();

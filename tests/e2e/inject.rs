@@ -2,6 +2,7 @@
 
 mod admitted;
 mod apart;
+mod flood;
 mod labels;
 mod left;
 mod runs;

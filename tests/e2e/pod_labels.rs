@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use futures::StreamExt;
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{self, HostPod, Tenant, TenantOptions};
 use k3k_expose_tests::{ControlPlane, PlaneOptions, manifest};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 /// A policy is compiled and takes effect about a second after it was applied.
 const EFFECTIVE: Duration = Duration::from_secs(30);
@@ -165,7 +167,7 @@ async fn pods_that_no_cluster_controls_stay_as_they_are() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_service_keeps_its_endpoints_while_all_its_pods_are_replaced() -> Result<()> {
+async fn a_service_is_never_without_endpoints_while_all_its_pods_are_replaced() -> Result<()> {
     let client = host().await?.client().await?;
     let tenant = tenant(&client, "labels-replaced", "mine").await?;
     let twin: Service = serde_json::from_value(json!({
@@ -191,6 +193,7 @@ async fn a_service_keeps_its_endpoints_while_all_its_pods_are_replaced() -> Resu
         anyhow::Ok(())
     };
     let mut old: Vec<String> = Vec::new();
+    let mut first = None;
     for generation in 0..3 {
         let mut new = Vec::new();
         for number in 0..3 {
@@ -204,7 +207,25 @@ async fn a_service_keeps_its_endpoints_while_all_its_pods_are_replaced() -> Resu
         }
         new.sort_unstable();
         eventually("endpoints of the new pods", SOON, async || endpoints(&new).await).await?;
+        if first.is_none() {
+            first = slices.list(&selected).await?.metadata.resource_version;
+        }
         old = new;
     }
+    let last = slices.list(&selected).await?.items.remove(0).metadata.resource_version;
+    let from = first.context("the first generation had endpoints")?;
+    let params = WatchParams::default().labels("kubernetes.io/service-name=twin");
+    let mut states = Box::pin(slices.watch(&params, &from).await?);
+    let mut seen = 0;
+    loop {
+        let event = timeout(SOON, states.next()).await?.context("the watch ended")??;
+        let WatchEvent::Modified(slice) = event else { bail!("no change of the one slice: {event:?}") };
+        ensure!(!slice.endpoints.is_empty(), "without endpoints after {seen} changes");
+        seen += 1;
+        if slice.metadata.resource_version == last {
+            break;
+        }
+    }
+    ensure!(seen > 2, "{seen} changes");
     Ok(())
 }

@@ -59,6 +59,20 @@ pub async fn run_ingresses(ingresses: usize) -> anyhow::Result<String> {
     Ok(table::ingresses_alone(&outcome?))
 }
 
+/// Measures alone what the webhook costs a server pod, as text.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_webhook() -> anyhow::Result<String> {
+    let outcome = webhook::measure().await;
+    if outcome.is_err() {
+        supervisor::keep_files();
+    }
+    let mut report = Report::default();
+    report.webhook(&outcome?);
+    Ok(table::webhook_alone(&report))
+}
+
 /// Measures everything with this many Services.
 ///
 /// # Errors

@@ -15,7 +15,6 @@ mod status;
 mod volumes;
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::plane::ControlPlane;
 use crate::port::Port;
 use crate::scratch;
+use crate::supervisor::Signal;
 use container::Container;
 use status::Status;
 use volumes::Volumes;
@@ -45,6 +45,8 @@ pub enum Step {
     Up(String),
     /// The container ended by itself, or its probe made kubelet end it: it is started again.
     Restarted(String, &'static str),
+    /// A token was due, and another one was asked for.
+    Renewed,
     /// The pod's Ready condition became this.
     Ready(bool),
 }
@@ -56,7 +58,8 @@ pub struct Kubelet {
     pod: String,
     network: Network,
     steps: Mutex<Vec<Step>>,
-    rotate: AtomicBool,
+    passed: Mutex<Duration>,
+    signals: Mutex<Vec<Signal>>,
 }
 
 /// What the pod's network namespace would be.
@@ -80,7 +83,8 @@ impl Kubelet {
             pod: pod.to_owned(),
             network: Network { virtual_server: virtual_cluster.url().to_owned(), admin: Port::claim()? },
             steps: Mutex::default(),
-            rotate: AtomicBool::new(false),
+            passed: Mutex::default(),
+            signals: Mutex::default(),
         })
     }
 
@@ -90,9 +94,14 @@ impl Kubelet {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks for new tokens at the next look, before they are due.
-    pub fn rotate_tokens(&self) {
-        self.rotate.store(true, Ordering::Release);
+    /// Makes tokens older by this, as if so much time had passed.
+    pub fn age_tokens(&self, by: Duration) {
+        *self.passed.lock().unwrap_or_else(PoisonError::into_inner) += by;
+    }
+
+    /// Sends every sidecar this signal.
+    pub fn signal(&self, signal: Signal) {
+        self.signals.lock().unwrap_or_else(PoisonError::into_inner).push(signal);
     }
 
     /// Status and body of a path on the agent's admin port.
@@ -116,7 +125,7 @@ impl Kubelet {
         let mut status = Status::new(pods, &pod);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while let Err(missing) = volumes.fill(false).await {
+        while let Err(missing) = volumes.fill(Duration::ZERO).await {
             ensure!(!missing.is::<volumes::NotPlayed>(), missing);
             ticks.tick().await;
         }
@@ -139,11 +148,17 @@ impl Kubelet {
         }
         loop {
             ticks.tick().await;
-            let rotate = self.rotate.swap(false, Ordering::AcqRel);
-            if rotate || looked.elapsed() >= VOLUMES {
+            if looked.elapsed() >= VOLUMES {
+                let passed = *self.passed.lock().unwrap_or_else(PoisonError::into_inner);
                 // What cannot be read now stays as it was, as with a real kubelet.
-                let _ = volumes.fill(rotate).await;
+                if volumes.fill(passed).await.is_ok_and(|renewed| renewed) {
+                    self.note(Step::Renewed);
+                }
                 looked = Instant::now();
+            }
+            let signals = std::mem::take(&mut *self.signals.lock().unwrap_or_else(PoisonError::into_inner));
+            for signal in signals {
+                running.iter().for_each(|container| container.signal(signal));
             }
             for container in &mut running {
                 self.look(container).await?;

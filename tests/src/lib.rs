@@ -17,6 +17,7 @@ pub mod front;
 pub mod k3k;
 pub mod kubelet;
 pub mod manifest;
+pub mod overlay;
 pub mod plane;
 pub mod port;
 pub mod product;

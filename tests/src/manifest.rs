@@ -28,6 +28,15 @@ pub fn base() -> anyhow::Result<Vec<PathBuf>> {
     files.iter().map(|file| Ok(folder.join(file.as_str().context("a resource is a file")?))).collect()
 }
 
+/// Text of a manifest, by its path below the folder of manifests.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn text(path: &str) -> anyhow::Result<String> {
+    let path = folder().join(path);
+    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
 /// Documents of a YAML text.
 ///
 /// # Errors
@@ -74,17 +83,25 @@ pub async fn dry_run(client: &Client, object: &DynamicObject) -> anyhow::Result<
     apply_object(client, object, true).await.with_context(|| object.name_any())
 }
 
-async fn apply_object(client: &Client, object: &DynamicObject, dry_run: bool) -> anyhow::Result<()> {
+/// Where objects of that object's kind are read and written.
+///
+/// # Errors
+/// When the API server does not serve the kind.
+pub async fn api_of(client: &Client, object: &DynamicObject) -> anyhow::Result<Api<DynamicObject>> {
     let types = object.types.as_ref().context("a manifest has apiVersion and kind")?;
     let kind = GroupVersionKind::try_from(types)?;
     let (resource, capabilities) = pinned_kind(client, &kind).await?;
-    let api: Api<DynamicObject> = match capabilities.scope {
+    Ok(match capabilities.scope {
         Scope::Cluster => Api::all_with(client.clone(), &resource),
         Scope::Namespaced => {
             let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
             Api::namespaced_with(client.clone(), &namespace, &resource)
         }
-    };
+    })
+}
+
+async fn apply_object(client: &Client, object: &DynamicObject, dry_run: bool) -> anyhow::Result<()> {
+    let api = api_of(client, object).await?;
     let mut params = PatchParams::apply("k3k-expose-rig").force();
     params.dry_run = dry_run;
     api.patch(&object.name_any(), &params, &Patch::Apply(object)).await?;

@@ -1,51 +1,33 @@
-//! The webhook configuration, with a URL where there is no Service network.
+//! The webhook configuration as it is shipped, with a URL where there is no Service network.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use crate::manifest;
 use crate::product::HostApi;
 
 /// Name of the configuration.
 pub const NAME: &str = "k3k-expose";
 
-/// Makes the API server ask this host-api about pods.
+/// Makes the API server ask this host-api about server pods, and about labels of tenants' pods as on hosts that need it.
 ///
 /// # Errors
-/// When the API server refuses.
+/// When the API server refuses, or the manifests are not as they should be.
 pub async fn install(host: &Client, host_api: &HostApi) -> anyhow::Result<()> {
-    let ca = host_api.ca_pem();
-    let client = |path: &str| {
-        json!({"url": format!("{}{path}", host_api.admission_url()),
-            "caBundle": k8s_openapi::ByteString(ca.clone().into_bytes())})
-    };
-    let hook = |name: &str, path: &str, operations: &[&str], labels: Value, conditions: Value| {
-        json!({
-            "name": name, "clientConfig": client(path), "matchConditions": conditions,
-            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": operations,
-                "scope": "Namespaced"}],
-            "objectSelector": {"matchLabels": labels}, "reinvocationPolicy": "IfNeeded",
-            "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn",
-                "values": ["kube-system", "k3k-expose"]}]},
-            "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore", "timeoutSeconds": 3,
-        })
-    };
-    let creators = "request.userInfo.username in ['system:serviceaccount:kube-system:statefulset-controller', \
-                    'system:kube-controller-manager']";
-    let controlled = "has(object.metadata.ownerReferences) && object.metadata.ownerReferences.exists(it, \
-                      it.kind == 'Cluster' && it.apiVersion.startsWith('k3k.io/'))";
-    let configuration = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": NAME},
-        "webhooks": [
-            hook("inject.expose.k3k.io", "/v1/inject", &["CREATE"], json!({"role": "server"}),
-                json!([{"name": "created-by-the-statefulset-controller", "expression": creators}])),
-            hook("label.expose.k3k.io", "/v1/label", &["CREATE", "UPDATE"], json!({}),
-                json!([{"name": "controlled-by-a-cluster", "expression": controlled}])),
-        ],
-    });
+    let mut configuration = shipped()?;
+    let webhooks = configuration["webhooks"].as_array_mut().context("a configuration has webhooks")?;
+    webhooks.push(labels()?);
+    let ca = ByteString(host_api.ca_pem().into_bytes());
+    for webhook in webhooks {
+        let service = webhook["clientConfig"]["service"].take();
+        ensure!(service["name"] == "k3k-expose-host-api", "asks {service}");
+        let path = service["path"].as_str().context("a path")?;
+        webhook["clientConfig"] = json!({"url": format!("{}{path}", host_api.admission_url()), "caBundle": ca});
+    }
     let all: Api<MutatingWebhookConfiguration> = Api::all(host.clone());
     let params = PatchParams::apply("k3k-expose-rig").force();
     all.patch(NAME, &params, &Patch::Apply(configuration)).await.context("the webhook configuration")?;
@@ -60,4 +42,19 @@ pub async fn remove(host: &Client) -> anyhow::Result<()> {
     let all: Api<MutatingWebhookConfiguration> = Api::all(host.clone());
     all.delete(NAME, &DeleteParams::default()).await?;
     Ok(())
+}
+
+/// The configuration of the base.
+fn shipped() -> anyhow::Result<Value> {
+    let documents = manifest::documents(&manifest::text("base/webhooks.yaml")?)?;
+    let is_it = |object: &DynamicObject| object.metadata.name.as_deref() == Some(NAME);
+    let found = documents.into_iter().find(is_it).with_context(|| format!("no object {NAME}"))?;
+    Ok(serde_json::to_value(found)?)
+}
+
+/// The webhook that an overlay adds.
+fn labels() -> anyhow::Result<Value> {
+    let patch: Value = serde_saphyr::from_str(&manifest::text("overlays/label-webhook/webhook.yaml")?)?;
+    ensure!(patch[0]["path"] == "/webhooks/-", "the first operation appends a webhook");
+    Ok(patch[0]["value"].clone())
 }

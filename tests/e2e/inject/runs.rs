@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use k3k_expose_tests::k3k::Tenant;
 use k3k_expose_tests::kubelet::{Kubelet, Step};
+use k3k_expose_tests::supervisor::Signal;
 use k3k_expose_tests::token::{self, BoundPod, TokenWish};
 use k3k_expose_tests::told::wait_synced;
 use k3k_expose_tests::{ControlPlane, cloud, eventually, rig, took};
@@ -14,6 +15,9 @@ use tokio::time::{Duration, Instant};
 
 use super::stage::{self, SIDECAR};
 use crate::world::{SOON, create, ingress, service};
+
+/// Of the hour that an injected token lives: kubelet asks for another one then.
+const FOUR_FIFTHS: Duration = Duration::from_secs(2880);
 
 /// Runs a test beside a kubelet; whoever ends first in error ends both.
 async fn beside<T>(kubelet: &Kubelet, test: impl Future<Output = Result<T>>) -> Result<T> {
@@ -37,6 +41,11 @@ fn undisturbed(kubelet: &Kubelet) {
     let steps = kubelet.steps();
     let since = steps.iter().skip_while(|step| **step != Step::Ready(true));
     assert_eq!(since.filter(disturbed).collect::<Vec<_>>(), Vec::<&Step>::new());
+}
+
+/// How often tokens were renewed.
+fn renewed(kubelet: &Kubelet) -> usize {
+    kubelet.steps().iter().filter(|step| **step == Step::Renewed).count()
 }
 
 async fn a_service(client: &Client, name: &str) -> Result<Service> {
@@ -87,7 +96,9 @@ async fn an_injected_pod_runs_by_its_spec_alone_and_a_service_gets_its_twin_and_
 
         for again in ["minted-1", "minted-2"] {
             tenant.publish_kubeconfig(&plane).await?;
-            kubelet.rotate_tokens();
+            let renewals = renewed(&kubelet);
+            kubelet.age_tokens(FOUR_FIFTHS);
+            eventually("another token", SOON, async || renewed(&kubelet) > renewals).await?;
             a_service(&in_virtual, again).await?;
             wait_synced(&services, again, "True", "Applied", SOON).await?;
         }
@@ -165,13 +176,57 @@ async fn neither_a_late_virtual_cluster_nor_a_host_api_that_is_down_disturbs_the
             kubelet.get("/syncz?verbose").await.is_ok_and(|(_, text)| text.contains("[-]session"))
         })
         .await?;
-        kubelet.rotate_tokens();
+        kubelet.age_tokens(FOUR_FIFTHS);
         stage.host_api.restart().await?;
         let began = Instant::now();
         twin(&tenant, "second").await?;
         took("sync after host-api came back", began.elapsed(), Duration::from_secs(5));
         undisturbed(&kubelet);
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_at_four_fifths_of_its_life_and_an_agent_that_ends_or_hangs_is_started_again() -> Result<()>
+{
+    let (stage, client) = stage::shared().await?;
+    let tenant = stage::tenant(&client, "inject-again", "mine").await?;
+    let pod = hasty(&stage::server_pod(&client, &tenant).await?)?;
+    stage::pods(&client, &tenant.namespace).create(&PostParams::default(), &pod).await?;
+    let kubelet = Kubelet::new(&client, &tenant.namespace, &pod.name_any(), &stage.host)?;
+    beside(&kubelet, async {
+        ready(&kubelet).await?;
+        kubelet.age_tokens(FOUR_FIFTHS - Duration::from_secs(300));
+        kubelet.signal(Signal::Kill);
+        again(&kubelet, "exit").await?;
+        assert_eq!(renewed(&kubelet), 0, "five minutes before it is due");
+        kubelet.age_tokens(Duration::from_secs(300));
+        eventually("another token", SOON, async || renewed(&kubelet) == 1).await?;
+        kubelet.signal(Signal::Stop);
+        again(&kubelet, "liveness").await
+    })
+    .await
+}
+
+/// A pod with the same spec, but for a liveness probe that loses its patience in seconds instead of a minute.
+fn hasty(pod: &Pod) -> Result<Pod> {
+    let mut spec = json!(pod.spec);
+    let probe = &mut spec["initContainers"][0]["livenessProbe"];
+    ensure!(probe["httpGet"]["path"] == "/livez", "{probe}");
+    for (field, value) in [("periodSeconds", 1), ("timeoutSeconds", 1), ("failureThreshold", 5)] {
+        probe[field] = json!(value);
+    }
+    Ok(serde_json::from_value(json!({"metadata": {"name": "hasty"}, "spec": spec}))?)
+}
+
+/// The agent was started again for that reason, and the pod is Ready again.
+async fn again(kubelet: &Kubelet, reason: &str) -> Result<()> {
+    eventually(&format!("started again after {reason}"), SOON * 2, async || {
+        let steps = kubelet.steps();
+        let at = steps.iter().rposition(|step| matches!(step, Step::Restarted(_, why) if *why == reason));
+        ensure!(at.is_some_and(|at| steps[at..].contains(&Step::Ready(true))), "{steps:?}");
+        anyhow::Ok(())
     })
     .await
 }

@@ -39,28 +39,29 @@ pub(super) async fn shared() -> Result<(&'static Stage, Client)> {
     Ok((stage, client))
 }
 
-/// Waits until the API server asks: it learns of a webhook configuration by a watch.
+/// Waits until the API server of the shared stage asks.
 async fn asked(client: &Client) -> Result<()> {
     static ASKED: OnceCell<()> = OnceCell::const_new();
-    let prove = async || {
-        let probe = tenant(client, "inject-probe", "probe").await?;
-        eventually("the API server asks host-api", SOON, async || {
-            // A pod that was made too early is made again.
-            let pod = pods(client, "inject-probe").get_opt(&probe.server_pod_name(0)).await?;
-            match pod {
-                Some(pod) if sidecar(&pod).is_some() => Ok(()),
-                Some(_) => {
-                    probe.delete_pod(&probe.server_pod_name(0)).await?;
-                    anyhow::bail!("made without the agent")
-                }
-                None => anyhow::bail!("no pod yet"),
-            }
-        })
-        .await?;
-        anyhow::Ok(())
-    };
-    ASKED.get_or_try_init(prove).await?;
+    ASKED.get_or_try_init(async || asked_of(client).await).await?;
     Ok(())
+}
+
+/// Waits until an API server asks: it learns of a webhook configuration by a watch.
+pub(super) async fn asked_of(client: &Client) -> Result<()> {
+    let probe = tenant(client, "inject-probe", "probe").await?;
+    eventually("the API server asks host-api", SOON, async || {
+        // A pod that was made too early is made again.
+        let pod = pods(client, "inject-probe").get_opt(&probe.server_pod_name(0)).await?;
+        match pod {
+            Some(pod) if sidecar(&pod).is_some() => Ok(()),
+            Some(_) => {
+                probe.delete_pod(&probe.server_pod_name(0)).await?;
+                anyhow::bail!("made without the agent")
+            }
+            None => anyhow::bail!("no pod yet"),
+        }
+    })
+    .await
 }
 
 /// A tenant whose server pod the controller makes.

@@ -28,6 +28,13 @@ pub(super) fn ingresses_alone(report: &Ingresses) -> String {
     text
 }
 
+/// The section of the webhook.
+pub(super) fn webhook_alone(report: &Report) -> String {
+    let mut text = String::new();
+    let _ = webhook(&mut text, report);
+    text
+}
+
 fn ingresses(text: &mut String, report: &Ingresses) -> std::fmt::Result {
     let n = report.n;
     writeln!(text, "\nInitial sync of {n} Ingresses")?;

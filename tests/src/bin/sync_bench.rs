@@ -19,6 +19,9 @@ struct Flags {
     /// Measure the sync of as many Ingresses alone, which takes about two minutes
     #[arg(long, conflicts_with = "json")]
     ingresses_only: bool,
+    /// Measure alone what the webhook costs a server pod, which takes about half a minute
+    #[arg(long, conflicts_with_all = ["json", "ingresses_only"])]
+    webhook_only: bool,
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
@@ -27,23 +30,24 @@ struct Flags {
 #[tokio::main]
 async fn main() -> ExitCode {
     let flags = Flags::parse();
-    if flags.ingresses_only {
-        match bench::run_ingresses(flags.services as usize).await {
-            Ok(text) => println!("{text}"),
-            Err(error) => {
-                say(&format!("sync-bench: {error:#}"));
-                return ExitCode::FAILURE;
-            }
-        }
-        return ExitCode::SUCCESS;
-    }
-    match bench::run(flags.services as usize).await {
-        Ok(report) if flags.json => println!("{}", report.json()),
-        Ok(report) => println!("{}", report.table()),
+    match measure(&flags).await {
+        Ok(text) => println!("{text}"),
         Err(error) => {
             say(&format!("sync-bench: {error:#}"));
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+async fn measure(flags: &Flags) -> anyhow::Result<String> {
+    let services = flags.services as usize;
+    if flags.ingresses_only {
+        return bench::run_ingresses(services).await;
+    }
+    if flags.webhook_only {
+        return bench::run_webhook().await;
+    }
+    let report = bench::run(services).await?;
+    Ok(if flags.json { report.json() } else { report.table() })
 }

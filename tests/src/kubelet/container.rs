@@ -9,7 +9,7 @@ use super::Network;
 use super::probe::{Probed, Verdict};
 use super::volumes::Volumes;
 use crate::product::AGENT_IMAGE;
-use crate::supervisor::{Launch, Process, Rank};
+use crate::supervisor::{Launch, Process, Rank, Signal};
 use crate::toolchain::product_binaries;
 
 /// Below it every mount must lie: there the namespace has a file system of its own to make mount points in.
@@ -107,6 +107,10 @@ impl Container {
         self.restarts
     }
 
+    pub(super) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Looks at the process and asks the probes that are due; gives the reason when it was started again.
     pub(super) async fn look(&mut self, network: &Network) -> anyhow::Result<Option<&'static str>> {
         if self.process.exit().is_some() {
@@ -151,7 +155,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        self.process.signal(crate::supervisor::Signal::Kill);
+        self.process.signal(Signal::Kill);
     }
 }
 

@@ -38,8 +38,26 @@ pub(super) struct Volumes {
     folder: PathBuf,
     volumes: Vec<Volume>,
     filled: BTreeMap<String, Files>,
-    tokens: BTreeMap<(String, String), (String, Instant)>,
+    tokens: BTreeMap<(String, String), Issued>,
+    passed: Duration,
     swaps: u64,
+}
+
+/// A token, and when it was asked for.
+#[derive(Clone)]
+struct Issued {
+    token: String,
+    at: Instant,
+    /// How much more time had passed by then than the clock says.
+    passed: Duration,
+    life: Duration,
+}
+
+impl Issued {
+    /// kubelet asks for another one once four fifths of its life are over (`requiresRefresh` in its token manager).
+    fn is_due(&self, now: Instant, passed: Duration) -> bool {
+        now - self.at + passed.saturating_sub(self.passed) >= self.life * 4 / 5
+    }
 }
 
 impl Volumes {
@@ -62,6 +80,7 @@ impl Volumes {
             volumes,
             filled: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            passed: Duration::ZERO,
             swaps: 0,
         })
     }
@@ -72,11 +91,12 @@ impl Volumes {
         known.then(|| self.folder.join(volume)).with_context(|| format!("no volume {volume}"))
     }
 
-    /// Brings every volume up to date, with new tokens where they are due, or all if asked.
-    pub(super) async fn fill(&mut self, rotate: bool) -> anyhow::Result<()> {
-        if rotate {
-            self.tokens.clear();
-        }
+    /// Brings every volume up to date, with new tokens where they are due when so much more time had passed; says whether any was.
+    pub(super) async fn fill(&mut self, passed: Duration) -> anyhow::Result<bool> {
+        let (now, known) = (Instant::now(), self.tokens.len());
+        self.tokens.retain(|_, issued| !issued.is_due(now, passed));
+        let renewed = self.tokens.len() < known;
+        self.passed = passed;
         for volume in self.volumes.clone() {
             let files = if let Some(projected) = &volume.projected {
                 self.projected(&volume.name, projected).await?
@@ -92,7 +112,7 @@ impl Volumes {
                 self.filled.insert(volume.name, files);
             }
         }
-        Ok(())
+        Ok(renewed)
     }
 
     async fn projected(&mut self, volume: &str, projected: &ProjectedVolumeSource) -> anyhow::Result<Files> {
@@ -109,18 +129,19 @@ impl Volumes {
         Ok(files)
     }
 
-    /// The token, a new one once four fifths of its life are over.
+    /// The token that is not due yet, or a new one.
     async fn token(&mut self, volume: &str, wish: &ServiceAccountTokenProjection) -> anyhow::Result<String> {
         let key = (volume.to_owned(), wish.path.clone());
-        if let Some((token, _)) = self.tokens.get(&key).filter(|(_, due)| *due > Instant::now()) {
-            return Ok(token.clone());
+        if let Some(issued) = self.tokens.get(&key) {
+            return Ok(issued.token.clone());
         }
         let seconds = wish.expiration_seconds.context("the API server fills in how long a token lives")?;
         let audiences = wish.audience.clone().into_iter().collect();
         let asked = TokenWish { audiences, seconds, pod: Some(self.pod.clone()) };
         let token = token::request(&self.client, &self.namespace, &self.account, asked).await?;
-        let due = Instant::now() + Duration::from_secs(u64::try_from(seconds)?) * 4 / 5;
-        self.tokens.insert(key, (token.clone(), due));
+        let life = Duration::from_secs(u64::try_from(seconds)?);
+        let issued = Issued { token: token.clone(), at: Instant::now(), passed: self.passed, life };
+        self.tokens.insert(key, issued);
         Ok(token)
     }
 
