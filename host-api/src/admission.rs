@@ -45,7 +45,7 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const LOOK_UP: Duration = Duration::from_millis(800);
 /// How often what a watch may bring is looked for before it is looked up: a controller that makes a StatefulSet's pods has learned of
 /// it by such a watch itself.
-const LOOKS: u32 = 10;
+const LOOKS: u32 = 25;
 /// Time between two looks.
 const BETWEEN: Duration = Duration::from_millis(20);
 
