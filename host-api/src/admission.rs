@@ -98,21 +98,27 @@ async fn injection(State(admission): State<Admission>, body: Bytes) -> Response 
         }
     };
     let (cluster, result) = admission.judge(&question).await;
-    let (namespace, pod) = (question.namespace.as_str(), question.pod.metadata.name.as_deref().unwrap_or_default());
+    let (namespace, pod) =
+        (quote(&question.namespace), quote(question.pod.metadata.name.as_deref().unwrap_or_default()));
     let (word, patch) = match result {
         Ok(patch) => {
-            info!(namespace, pod, "agent was injected");
+            if !question.dry_run {
+                info!(namespace, pod, "agent was injected");
+            }
             ("Injected", Some(patch))
         }
         Err(left) => {
             debug!(namespace, pod, reason = left.word(), why = left.to_string(), "pod was left as it is");
-            if let Some(notice) = cluster.as_ref().and_then(|cluster| notice(cluster, &left)) {
+            let notice = cluster.as_ref().and_then(|cluster| notice(cluster, &left));
+            if let Some(notice) = notice.filter(|_| !question.dry_run) {
                 admission.hub.report(notice);
             }
             (left.word(), None)
         }
     };
-    admission.metrics.reviewed(word);
+    if !question.dry_run {
+        admission.metrics.reviewed(word);
+    }
     ([(CONTENT_TYPE, "application/json")], answer(&question.uid, word, patch).to_string()).into_response()
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Question {
     pub(super) uid: String,
     pub(super) namespace: String,
     pub(super) creator: String,
+    /// Nothing will come of it, so nothing is to be told of it either: the webhook is installed with `sideEffects: None`.
+    pub(super) dry_run: bool,
     pub(super) pod: Pod,
 }
 
@@ -28,6 +30,8 @@ struct Request {
     #[serde(default)]
     namespace: String,
     user_info: UserInfo,
+    #[serde(default)]
+    dry_run: Option<bool>,
     object: Pod,
 }
 
@@ -50,10 +54,12 @@ impl Question {
         if body.iter().filter(|byte| **byte == b'{').count() > OBJECTS {
             return Err(serde_json::Error::custom("too many objects"));
         }
-        let Request { uid, namespace, user_info, mut object } = serde_json::from_slice::<Review>(body)?.request;
+        let Request { uid, namespace, user_info, dry_run, mut object } =
+            serde_json::from_slice::<Review>(body)?.request;
         // The request knows it; the object may leave it out.
         object.metadata.namespace = Some(namespace.clone());
-        Ok(Self { uid, namespace, creator: user_info.username, pod: object })
+        let dry_run = dry_run.unwrap_or_default();
+        Ok(Self { uid, namespace, creator: user_info.username, dry_run, pod: object })
     }
 }
 
@@ -79,6 +85,9 @@ mod tests {
         let question = Question::parse(body.to_string().as_bytes()).unwrap();
         assert_eq!((question.uid.as_str(), question.creator.as_str()), ("r", "someone"));
         assert_eq!(question.pod.metadata.namespace.as_deref(), Some("ns"));
+        assert!(!question.dry_run);
+        let tried = body.to_string().replace("\"CREATE\"", "\"CREATE\",\"dryRun\":true");
+        assert!(Question::parse(tried.as_bytes()).unwrap().dry_run);
         let left = answer("r", "OptedOut", None);
         assert_eq!((&left["response"]["allowed"], &left["response"]["patch"]), (&json!(true), &Value::Null));
         let changed = answer("r", "Injected", Some(json!([])));
