@@ -47,30 +47,43 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 /// Changes a second, and how many of them.
 const RATES: [(u32, usize); 2] = [(5, 100), (50, 500)];
 
-/// Measures the sync of this many Ingresses alone, as text.
-///
-/// # Errors
-/// As [`run`].
-pub async fn run_ingresses(ingresses: usize) -> anyhow::Result<String> {
-    let outcome = ingress::measure(ingresses).await;
-    if outcome.is_err() {
-        supervisor::keep_files();
-    }
-    Ok(table::ingresses_alone(&outcome?))
+/// What can be measured alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// Sync of as many Ingresses: two minutes
+    Ingresses,
+    /// Way of a load balancer's address into the virtual cluster: half a minute
+    Status,
+    /// Cost of the webhook to a server pod: half a minute
+    Webhook,
 }
 
-/// Measures alone what the webhook costs a server pod, as text.
+/// Measures one part alone, as text.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_webhook() -> anyhow::Result<String> {
-    let outcome = webhook::measure().await;
+pub async fn run_part(part: Part, services: usize) -> anyhow::Result<String> {
+    let outcome = measure_part(part, services).await;
     if outcome.is_err() {
         supervisor::keep_files();
     }
-    let mut report = Report::default();
-    report.webhook(&outcome?);
-    Ok(table::webhook_alone(&report))
+    outcome
+}
+
+async fn measure_part(part: Part, services: usize) -> anyhow::Result<String> {
+    let mut report = Report::new(services, load()?);
+    match part {
+        Part::Ingresses => report.ingresses = Some(ingress::measure(services).await?),
+        Part::Status => {
+            let mut field = Field::boot().await?;
+            field.start().await?;
+            field.programs()?.agent.wait_ok("/syncz", IDLE).await?;
+            report.status(&status::measure(&field).await?);
+            field.stop().await?;
+        }
+        Part::Webhook => report.webhook(&webhook::measure().await?),
+    }
+    Ok(table::part(part, &report))
 }
 
 /// Measures everything with this many Services.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::report::{Crowded, Ingresses, Percentiles, Report};
+use super::Part;
+use super::report::{Crowded, Percentiles, Report};
 
 /// The changes, in the order in which they are measured.
 const CHANGES: [&str; 3] = ["create", "update", "delete"];
@@ -17,25 +18,23 @@ pub(super) fn render(report: &Report) -> String {
     let _ = conflicts(&mut text, report);
     let _ = writes(&mut text, report);
     let _ = cost(&mut text, report);
-    let _ = report.ingresses.as_ref().map(|ingresses| text.push_str(&ingresses_alone(ingresses)));
-    text
-}
-
-/// The section of Ingresses.
-pub(super) fn ingresses_alone(report: &Ingresses) -> String {
-    let mut text = String::new();
     let _ = ingresses(&mut text, report);
     text
 }
 
-/// The section of the webhook.
-pub(super) fn webhook_alone(report: &Report) -> String {
+/// The section of one part.
+pub(super) fn part(part: Part, report: &Report) -> String {
     let mut text = String::new();
-    let _ = webhook(&mut text, report);
+    let _ = match part {
+        Part::Ingresses => ingresses(&mut text, report),
+        Part::Status => status(&mut text, report),
+        Part::Webhook => webhook(&mut text, report),
+    };
     text
 }
 
-fn ingresses(text: &mut String, report: &Ingresses) -> std::fmt::Result {
+fn ingresses(text: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(report) = &report.ingresses else { return Ok(()) };
     let n = report.n;
     writeln!(text, "\nInitial sync of {n} Ingresses")?;
     line(text, "limit (a plain client)", &format!("{:.2} s", report.limit_s), "")?;

@@ -16,12 +16,9 @@ struct Flags {
     /// Services in the virtual cluster; memory and CPU at 1,000 are measured apart for more, and not at all for fewer
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     services: u32,
-    /// Measure the sync of as many Ingresses alone, which takes about two minutes
-    #[arg(long, conflicts_with = "json")]
-    ingresses_only: bool,
-    /// Measure alone what the webhook costs a server pod, which takes about half a minute
-    #[arg(long, conflicts_with_all = ["json", "ingresses_only"])]
-    webhook_only: bool,
+    /// Measure this part alone
+    #[arg(long, value_name = "PART", conflicts_with = "json")]
+    only: Option<bench::Part>,
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
@@ -30,7 +27,12 @@ struct Flags {
 #[tokio::main]
 async fn main() -> ExitCode {
     let flags = Flags::parse();
-    match measure(&flags).await {
+    let services = flags.services as usize;
+    let outcome = match flags.only {
+        Some(part) => bench::run_part(part, services).await,
+        None => bench::run(services).await.map(|report| if flags.json { report.json() } else { report.table() }),
+    };
+    match outcome {
         Ok(text) => println!("{text}"),
         Err(error) => {
             say(&format!("sync-bench: {error:#}"));
@@ -38,16 +40,4 @@ async fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
-}
-
-async fn measure(flags: &Flags) -> anyhow::Result<String> {
-    let services = flags.services as usize;
-    if flags.ingresses_only {
-        return bench::run_ingresses(services).await;
-    }
-    if flags.webhook_only {
-        return bench::run_webhook().await;
-    }
-    let report = bench::run(services).await?;
-    Ok(if flags.json { report.json() } else { report.table() })
 }
