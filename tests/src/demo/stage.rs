@@ -25,6 +25,7 @@ pub(super) struct Stage {
     since: Instant,
     /// A table stands above, so that the next tick needs a gap.
     below_table: bool,
+    checks: usize,
 }
 
 /// One line of a table: what it is about, the tenant's side, how the sides relate, the host's side.
@@ -55,6 +56,7 @@ impl Stage {
             step: 0,
             since: Instant::now(),
             below_table: false,
+            checks: 0,
         }
     }
 
@@ -87,6 +89,18 @@ impl Stage {
         let time = format!("{:>6.2} s", self.since.elapsed().as_secs_f64());
         print(&format!("{INDENT}{} {}  {text}", self.paint(GREEN, "✓"), self.paint(DIM, &time)));
         self.since = Instant::now();
+    }
+
+    /// A named check held; the figure is what it saw.
+    pub(super) fn check(&mut self, name: &str, figure: &str) {
+        self.checks += 1;
+        let figure = if figure.is_empty() { String::new() } else { self.paint(DIM, &format!("  {figure}")) };
+        self.tick(&format!("{name}{figure}"));
+    }
+
+    /// How many checks held.
+    pub(super) fn checks(&self) -> usize {
+        self.checks
     }
 
     /// A step failed.
