@@ -12,7 +12,7 @@ const LEAST: usize = 4;
 /// Most writes side by side.
 const MOST: usize = 20;
 /// Where it begins.
-const FIRST: usize = 10;
+const FIRST: usize = 16;
 /// How long a rate is measured before the next step.
 const WINDOW: Duration = Duration::from_millis(500);
 /// A rate below this part of the one before has clearly fallen.

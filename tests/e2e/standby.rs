@@ -1,22 +1,23 @@
 //! Three server pods of one tenant: one speaks, and the next is there at once when it goes or its API server does not answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use k3k_expose_tests::audit::Mark;
+use futures::StreamExt;
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::front::Front;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
-use k3k_expose_tests::product::{AGENT_USER, Agent, AgentOptions, HOST_API_USER};
+use k3k_expose_tests::product::{Agent, AgentOptions};
 use k3k_expose_tests::{ControlPlane, Rig, told, took};
 use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
 use serde_json::json;
-use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::task::{JoinHandle, JoinSet, LocalSet, spawn_local};
 use tokio::time::Instant;
 
 use crate::observe::{create_all, metric, outcomes, session_up, twins, virtual_cluster};
@@ -71,7 +72,8 @@ async fn three() -> Result<()> {
     let options = TenantOptions { servers: SERVERS, ..TenantOptions::default() };
     let tenant = Tenant::create(&host.client().await?, "host-standby", "mine", options).await?;
     let services: Api<Service> = Api::namespaced(plane.client().await?, "default");
-    let marks = (host.audit().mark().await?, plane.audit().mark().await?);
+    let in_virtual = Revisions::watch(services.clone());
+    let on_host = Revisions::watch(Api::namespaced(host.client().await?, &tenant.namespace));
 
     // In any order; the first one speaks until the lowest has been there for a while.
     let mut pods = BTreeMap::new();
@@ -110,11 +112,13 @@ async fn three() -> Result<()> {
         anyhow::Ok(())
     })
     .await?;
-    let twice = |writes: &BTreeMap<String, usize>| writes.iter().any(|(_, times)| *times != 1);
-    let on_host = written(host, marks.0, &tenant.namespace, HOST_API_USER).await?;
-    ensure!(on_host.len() == 4 * BATCH && !twice(&on_host), "twins: {on_host:?}");
-    let in_virtual = written(&plane, marks.1, "default", AGENT_USER).await?;
-    ensure!(in_virtual.len() == 4 * BATCH && !twice(&in_virtual), "statuses: {in_virtual:?}");
+    services
+        .create(&PostParams::default(), &service("last", json!({"clusterIP": "None", "ports": [{"port": 80}]})))
+        .await?;
+    let made = on_host.up_to("last-").await?;
+    ensure!(made.len() == 4 * BATCH && made.values().all(|revisions| *revisions == 1), "twins: {made:?}");
+    let told = in_virtual.up_to("last").await?;
+    ensure!(told.len() == 4 * BATCH && told.values().all(|revisions| *revisions == 2), "statuses: {told:?}");
     Ok(())
 }
 
@@ -138,13 +142,38 @@ async fn batch(services: &Api<Service>, number: usize) -> Result<()> {
     create_all(services, all.collect()).await.map(drop)
 }
 
-/// How often each object of a namespace was written by that user since the mark. A write that was refused is none: that is
-/// how the second of two agents learns that the first one's last write came through.
-async fn written(plane: &ControlPlane, mark: Mark, namespace: &str, user: &str) -> Result<BTreeMap<String, usize>> {
-    let writes = plane.audit().writes_since(mark, |other| other == user).await?.counted;
-    let mut times = BTreeMap::new();
-    for entry in writes.into_iter().filter(|entry| entry.namespace == namespace && entry.code < 300) {
-        *times.entry(entry.name).or_default() += 1;
+/// The revisions of each Service that a watch has told of. The audit log would say less: it has writes that were refused, and
+/// none of a write that was done for a client who was gone before the answer.
+struct Revisions {
+    seen: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
+    _watch: JoinSet<()>,
+}
+
+impl Revisions {
+    fn watch(services: Api<Service>) -> Self {
+        let seen = Arc::new(Mutex::new(BTreeMap::<String, BTreeSet<String>>::new()));
+        let (noted, mut watch) = (Arc::clone(&seen), JoinSet::new());
+        watch.spawn(async move {
+            let changes = watcher(services, watcher::Config::default()).applied_objects();
+            let changes = changes.filter_map(async |event| event.ok());
+            changes
+                .for_each(async |service| {
+                    let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                    noted.entry(service.name_any()).or_default().extend(service.resource_version());
+                })
+                .await;
+        });
+        Self { seen, _watch: watch }
     }
-    Ok(times)
+
+    /// How many revisions each Service of a batch has had, once the watch tells of one whose name has this in it.
+    async fn up_to(&self, last: &str) -> Result<BTreeMap<String, usize>> {
+        eventually("the last Service is seen", SOON, async || {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            ensure!(seen.keys().any(|name| name.contains(last)), "not yet");
+            let batches = seen.iter().filter(|(name, _)| name.starts_with("web-"));
+            Ok(batches.map(|(name, revisions)| (name.clone(), revisions.len())).collect())
+        })
+        .await
+    }
 }

@@ -125,6 +125,8 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
     report.status(&status::measure(&field).await?);
 
     say("restart of the agent");
+    // What host-api still has to answer is no part of it.
+    field.programs()?.agent.wait_ok("/syncz", IDLE).await?;
     let before = Spending::begin(&field).await?;
     field.programs()?.restart_agent().await?;
     tokio::time::sleep(AFTERMATH).await;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IPAddress;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -78,6 +78,9 @@ impl Field {
         let client = host.client().await?;
         apply_rbac(&client).await?;
         let tenant = Tenant::create(&client, NAMESPACE, "bench", TenantOptions::default()).await?;
+        // Its agent runs beside the bench: that its pod has none is not to be told with each start of host-api.
+        let opt_out = Patch::Merge(json!({"metadata": {"annotations": {"expose.k3k.io/inject": "disabled"}}}));
+        Api::<Namespace>::all(client.clone()).patch(NAMESPACE, &PatchParams::default(), &opt_out).await?;
         let token = plain_account(&client).await?;
         let namespaces: Api<Namespace> = Api::all(virtual_cluster.client().await?);
         let virtual_uid = namespaces.get("kube-system").await?.uid();
