@@ -26,6 +26,7 @@ pub(super) struct Stage {
     /// A table stands above, so that the next tick needs a gap.
     below_table: bool,
     checks: usize,
+    failures: usize,
 }
 
 /// One line of a table: what it is about, the tenant's side, how the sides relate, the host's side.
@@ -57,7 +58,13 @@ impl Stage {
             since: Instant::now(),
             below_table: false,
             checks: 0,
+            failures: 0,
         }
+    }
+
+    /// The page goes on after so many steps, which another process has printed.
+    pub(super) fn after(self, steps: usize) -> Self {
+        Self { step: steps, ..self }
     }
 
     pub(super) fn title(&self, title: &str, text: &str) {
@@ -98,9 +105,23 @@ impl Stage {
         self.tick(&format!("{name}{figure}"));
     }
 
-    /// How many checks held.
-    pub(super) fn checks(&self) -> usize {
-        self.checks
+    /// A named check, or a whole step, did not hold; the story goes on, and ends badly.
+    pub(super) fn fail(&mut self, error: &anyhow::Error) {
+        self.failures += 1;
+        self.cross(error);
+        self.since = Instant::now();
+    }
+
+    /// A step that broke off before its end.
+    pub(super) fn note(&mut self, outcome: anyhow::Result<()>) {
+        if let Err(error) = outcome {
+            self.fail(&error);
+        }
+    }
+
+    /// How many checks held, and how many things did not.
+    pub(super) fn checks(&self) -> (usize, usize) {
+        (self.checks, self.failures)
     }
 
     /// A step failed.

@@ -1,6 +1,6 @@
 //! `cargo demo -- --traffic`: two tenants in a data center of network namespaces, and packets that show what is promised.
 //!
-//! Every promise is a check with a name and a figure; the first that fails ends the story. The checks of the how-to are the
+//! Every promise is a check with a name and a figure; one that fails does not end the story, but spoils it. The checks of the how-to are the
 //! commands of README.md itself.
 
 mod center;
@@ -12,7 +12,7 @@ mod numbers;
 mod outage;
 mod services;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use super::stage::Stage;
 use crate::supervisor;
@@ -49,20 +49,20 @@ fn prepare(stage: &mut Stage) -> anyhow::Result<()> {
 
 /// Tells the story inside that namespace; gives whether all was as promised.
 pub async fn run(once: bool) -> bool {
-    let mut stage = Stage::on_standard_output();
+    let mut stage = Stage::on_standard_output().after(1);
     let told = tell(&mut stage, once).await;
     match &told {
-        Ok(checks) => stage.close(true, &format!("{checks} checks, all as promised.")),
+        Ok(()) => stage.close(true, &format!("{} checks, all as promised.", stage.checks().0)),
         Err(error) => {
             stage.cross(error);
             supervisor::keep_files();
-            stage.close(false, "Not as promised; the step above says what.");
+            stage.close(false, "Not as promised; the crosses above say what.");
         }
     }
     told.is_ok()
 }
 
-async fn tell(stage: &mut Stage, once: bool) -> anyhow::Result<usize> {
+async fn tell(stage: &mut Stage, once: bool) -> anyhow::Result<()> {
     let tools = needs::check()?;
     isolate::become_router().await?;
     let center = Center::build(stage).await?;
@@ -75,19 +75,28 @@ async fn tell(stage: &mut Stage, once: bool) -> anyhow::Result<usize> {
         Err(error) = crew.platform.run() => return Err(error.context("pods of the host")),
         Err(error) = balancer.run() => return Err(error.context("the load balancer")),
     }
-    Ok(stage.checks())
+    let (held, failed) = stage.checks();
+    ensure!(failed == 0, "{failed} checks failed, {held} held");
+    Ok(())
 }
 
 async fn scenes(stage: &mut Stage, center: &Center, crew: &Crew<'_>, tools: &Tools, once: bool) -> anyhow::Result<()> {
     center.install_controllers(stage, tools).await?;
-    how_to::all(stage, center, crew).await?;
+    let told = how_to::all(stage, center, crew).await;
+    stage.note(told);
     center.deploy(stage, crew).await?;
-    services::all(stage, center, crew).await?;
-    ingress::host_controller(stage, center, crew).await?;
-    ingress::own_controller(stage, center, crew).await?;
-    numbers::all(stage, center, crew).await?;
-    isolation::all(stage, center, crew).await?;
-    outage::all(stage, center, crew).await?;
+    let told = services::all(stage, center, crew).await;
+    stage.note(told);
+    let told = ingress::host_controller(stage, center, crew).await;
+    stage.note(told);
+    let told = ingress::own_controller(stage, center, crew).await;
+    stage.note(told);
+    let told = numbers::all(stage, center, crew).await;
+    stage.note(told);
+    let told = isolation::all(stage, center, crew).await;
+    stage.note(told);
+    let told = outage::all(stage, center, crew).await;
+    stage.note(told);
     if !once {
         invite(stage, center).await?;
     }

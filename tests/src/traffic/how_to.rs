@@ -89,10 +89,10 @@ impl Step {
         Ok(())
     }
 
-    /// What sets a variable for the commands after it.
-    fn is_assignment(&self) -> bool {
-        let name = self.command.split('=').next().unwrap_or_default();
-        name.len() < self.command.len() && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
+    /// The variable that it sets for the commands after it, if it does.
+    fn assigned(&self) -> Option<&str> {
+        let (name, _) = self.command.split_once('=')?;
+        name.chars().all(|letter| letter.is_ascii_lowercase()).then_some(name)
     }
 
     /// What may be done again without doing something else.
@@ -140,11 +140,7 @@ impl Shell {
         let nsenter = program("nsenter")?;
         let nsenter = nsenter.display();
         let curl = program("curl")?;
-        let curl = format!(
-            "#!/bin/sh\nexec {nsenter} --net={} -- {} --silent --show-error --max-time 5 \"$@\"\n",
-            client.path(),
-            curl.display()
-        );
+        let curl = format!("#!/bin/sh\nexec {nsenter} --net={} -- {} \"$@\"\n", client.path(), curl.display());
         let kubectl = program("kubectl")?;
         let kubectl = kubectl.display();
         let pods = pods.display();
@@ -153,13 +149,15 @@ impl Shell {
              if [ \"$1\" != exec ]; then exec {kubectl} \"$@\"; fi\n\
              app=${{2#deployment/}}; shift 3\n\
              pod=$({kubectl} get pods --selector \"app=$app\" --output 'jsonpath={{.items[0].metadata.name}}') || exit 1\n\
-             exec {nsenter} --net=\"$(cat {pods}/default.\"$pod\")\" -- \"$@\"\n"
+             PATH={PATH} exec {nsenter} --net=\"$(cat {pods}/default.\"$pod\")\" -- \"$@\"\n"
         );
         for (name, text) in [("curl", curl), ("kubectl", kubectl)] {
             let path = folder.join(name);
             fs::write(&path, text).with_context(|| path.display().to_string())?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
         }
+        // No terminal is there to be spared the progress of curl.
+        fs::write(folder.join(".curlrc"), "silent\nshow-error\nmax-time = 5\n")?;
         Ok(Self { kubeconfig: kubeconfig.to_owned(), folder, assignments: String::new() })
     }
 
@@ -168,18 +166,20 @@ impl Shell {
     /// # Errors
     /// When something else comes out.
     pub async fn run(&mut self, step: &Step) -> anyhow::Result<()> {
-        if step.is_assignment() {
-            self.assignments.push_str(&step.command);
-            self.assignments.push('\n');
+        if let Some(name) = step.assigned() {
+            let value = self.type_in(&format!("{}\nprintf %s \"${name}\"", step.command)).await?;
+            ensure!(!value.is_empty() && !value.contains('\''), "`{}` gave {value:?}", step.command);
+            self.assignments.push_str(&format!("{name}='{value}'\n"));
+            return Ok(());
         }
         if step.is_question() {
-            return eventually(&step.command, SOON, async || step.accepts(&self.type_in(step).await?)).await;
+            return eventually(&step.command, SOON, async || step.accepts(&self.type_in(&step.command).await?)).await;
         }
-        step.accepts(&self.type_in(step).await?)
+        step.accepts(&self.type_in(&step.command).await?)
     }
 
-    async fn type_in(&self, step: &Step) -> anyhow::Result<String> {
-        let script = format!("exec 2>&1\n{}{}", self.assignments, step.command);
+    async fn type_in(&self, command: &str) -> anyhow::Result<String> {
+        let script = format!("exec 2>&1\n{}{command}", self.assignments);
         let output = Command::new(program("bash")?)
             .args(["-c", &script])
             .env_clear()
@@ -192,7 +192,7 @@ impl Shell {
             .context("running bash")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
-            bail!("`{}` failed: {}", step.command, text.trim());
+            bail!("`{command}` failed: {}", text.trim());
         }
         Ok(text)
     }
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(read.len(), 2);
         assert_eq!((read[0].heading.as_str(), read[0].host), ("One", false));
         assert_eq!(read[0].steps[0], Step { command: "ls \\\n  -l".to_owned(), output: vec!["a".into(), "b".into()] });
-        assert!(read[0].steps[1].is_assignment() && !read[0].steps[0].is_assignment());
+        assert!(read[0].steps[1].assigned() == Some("x") && read[0].steps[0].assigned().is_none());
         assert_eq!((read[1].heading.as_str(), read[1].host), ("Two", true));
     }
 

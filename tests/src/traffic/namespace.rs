@@ -99,12 +99,14 @@ impl Namespace {
         gateway: Ipv4Addr,
     ) -> anyhow::Result<()> {
         let holder = self.holder.pid();
+        // What a node disguises goes out under its own address, and not under the gateway's, which all nodes have.
+        let scope = if upper.is_some() { "link" } else { "global" };
         ip(
             upper,
             &format!(
                 "link add {cable} type veth peer name eth0 netns {holder}\n\
                  link set {cable} up\n\
-                 addr add {gateway}/32 dev {cable}\n\
+                 addr add {gateway}/32 dev {cable} scope {scope}\n\
                  route add {address}/32 dev {cable}\n"
             ),
         )

@@ -35,7 +35,7 @@ const CAPABILITIES: u64 = 1 << 12 | 1 << 21;
 /// Tried in a namespace that goes with the shell: a cable, the rules that kube-proxy writes, connection tracking, two next hops.
 const ABILITIES: &str = "ip link set lo up
 ip link add one type veth peer name two && ip link set one up && ip link set two up
-ip route add 203.0.113.1/32 nexthop via 127.0.0.1 dev lo onlink nexthop via 127.0.0.1 dev one onlink
+ip route add 203.0.113.1/32 nexthop via 192.0.2.11 dev one onlink nexthop via 192.0.2.12 dev two onlink
 nft 'add table ip t; add chain ip t c { type nat hook prerouting priority -100; };
   add rule ip t c ct state new numgen random mod 2 vmap { 0: accept, 1: accept };
   add chain ip t p { type nat hook postrouting priority 100; }; add rule ip t p masquerade'

@@ -93,10 +93,10 @@ async fn head(stream: &mut BufReader<TcpStream>) -> anyhow::Result<Option<(Strin
 }
 
 fn answer(word: &str, peer: SocketAddr, name: &str) -> String {
-    match word {
-        // Uppercase is a habit of HTTP tools, not of ours; over UDP the original takes any case, too.
-        _ if word.eq_ignore_ascii_case("hostname") => name.to_owned(),
-        _ if word.eq_ignore_ascii_case("clientip") => peer.to_string(),
+    match word.split('?').next() {
+        // Over UDP the original takes any case.
+        Some(path) if path.eq_ignore_ascii_case("hostname") => name.to_owned(),
+        Some(path) if path.eq_ignore_ascii_case("clientip") => peer.to_string(),
         _ => word.strip_prefix("echo?msg=").or(word.strip_prefix("echo ")).unwrap_or("NOW").to_owned(),
     }
 }
@@ -109,6 +109,7 @@ mod tests {
     fn a_word_is_answered_as_the_original_does() {
         let peer = SocketAddr::from(([192, 0, 2, 1], 80));
         assert_eq!(answer("hostname", peer, "web-0"), "web-0");
+        assert_eq!(answer("hostname?request=1", peer, "web-0"), "web-0");
         assert_eq!(answer("clientip", peer, "web-0"), "192.0.2.1:80");
         assert_eq!(answer("echo?msg=hello", peer, "web-0"), "hello");
         assert_eq!(answer("echo hello", peer, "web-0"), "hello");

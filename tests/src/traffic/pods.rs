@@ -45,10 +45,10 @@ pub struct Pods<'a> {
 }
 
 impl<'a> Pods<'a> {
-    /// Makes the nodes of the cluster, as mirrors of the host's in a virtual cluster.
+    /// Those of a cluster that knows the nodes already.
     ///
     /// # Errors
-    /// When the API server refuses.
+    /// When the cluster cannot be reached.
     pub async fn new(
         fabric: &'a Fabric,
         tools: &'a Tools,
@@ -56,16 +56,6 @@ impl<'a> Pods<'a> {
         tenant: Option<Tenant>,
     ) -> anyhow::Result<Self> {
         let client = plane.client().await?;
-        let nodes: Api<KubeNode> = Api::all(client.clone());
-        for node in &fabric.nodes {
-            let object: KubeNode = serde_json::from_value(json!({"metadata": {"name": node.name}}))?;
-            nodes.create(&PostParams::default(), &object).await?;
-            let status = json!({"status": {
-                "addresses": [{"type": "InternalIP", "address": node.address}],
-                "conditions": [{"type": "Ready", "status": "True"}],
-            }});
-            nodes.patch_status(node.name, &PatchParams::default(), &Patch::Merge(status)).await?;
-        }
         let folder = scratch::folder("pods")?;
         Ok(Self { fabric, tools, plane, client, tenant, running: RefCell::default(), turn: Cell::new(0), folder })
     }
@@ -173,6 +163,24 @@ impl<'a> Pods<'a> {
         let _ = std::fs::remove_file(self.folder.join(format!("{}.{}", name.0, name.1)));
         Ok(())
     }
+}
+
+/// Makes the nodes of a host, or of a virtual cluster that mirrors them.
+///
+/// # Errors
+/// When the API server refuses.
+pub async fn make_nodes(client: &Client, fabric: &Fabric) -> anyhow::Result<()> {
+    let nodes: Api<KubeNode> = Api::all(client.clone());
+    for node in &fabric.nodes {
+        let object: KubeNode = serde_json::from_value(json!({"metadata": {"name": node.name}}))?;
+        nodes.create(&PostParams::default(), &object).await?;
+        let status = json!({"status": {
+            "addresses": [{"type": "InternalIP", "address": node.address}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }});
+        nodes.patch_status(node.name, &PatchParams::default(), &Patch::Merge(status)).await?;
+    }
+    Ok(())
 }
 
 fn name(pod: &Pod) -> Name {

@@ -19,7 +19,7 @@ use crate::rig::virtual_options;
 use crate::supervisor::Process;
 use crate::traffic::balancer::Balancer;
 use crate::traffic::needs::Tools;
-use crate::traffic::pods::Pods;
+use crate::traffic::pods::{Pods, make_nodes};
 use crate::traffic::{Fabric, kube_proxy};
 use crate::{manifest, scratch, told};
 
@@ -80,6 +80,9 @@ impl Center {
         let host_client = host.client().await?;
         k3k::install(&host_client).await?;
         manifest::apply_file(&host_client, &manifest::folder().join("base/pod-labels.yaml")).await?;
+        for plane in [&host, &alpha, &beta] {
+            make_nodes(&plane.client().await?, &fabric).await?;
+        }
         stage.tick("four control planes");
         let folder = scratch::folder("kube-proxy")?;
         let mut proxies = Vec::new();
@@ -203,7 +206,7 @@ impl<'a> Crew<'a> {
 /// The load-balancer address that a Service shows, once it does.
 pub(super) async fn address(services: &Api<Service>, name: &str) -> anyhow::Result<String> {
     eventually(&format!("an address of {name}"), SOON, async || {
-        anyhow::Ok(entry(&services.get(name).await?).context("it shows none"))?
+        entry(&services.get(name).await?).context("it shows none")
     })
     .await
 }

@@ -13,15 +13,14 @@ use crate::traffic::images::Running;
 use crate::traffic::pods::Pods;
 use crate::traffic::{Namespace, curl};
 
-/// Prints the name of a check with its figure, or fails with the name.
-pub(super) async fn check(
-    stage: &mut Stage,
-    name: &str,
-    proof: impl Future<Output = anyhow::Result<String>>,
-) -> anyhow::Result<()> {
-    let figure = proof.await.with_context(|| format!("check failed: {name}"))?;
-    stage.check(name, &figure);
-    Ok(())
+/// Prints the name of a check with its figure, or what went wrong; the story goes on either way.
+pub(super) async fn check(stage: &mut Stage, name: &str, proof: impl Future<Output = anyhow::Result<String>>) -> bool {
+    let outcome = proof.await.with_context(|| format!("check failed: {name}"));
+    match &outcome {
+        Ok(figure) => stage.check(name, figure),
+        Err(error) => stage.fail(error),
+    }
+    outcome.is_ok()
 }
 
 /// The pods of an app by name.

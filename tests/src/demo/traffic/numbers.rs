@@ -38,7 +38,7 @@ async fn replaced(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow
         reaches(&from.namespace, &moved, 80, &web).await?;
         Ok(format!("{CLUSTER_IP} became {moved}; an answer {:.2} s after it was made", began.elapsed().as_secs_f64()))
     })
-    .await?;
+    .await;
     check(stage, "A node port that is held on the host: the new one works", async {
         Holder::of_node_port(&center.host_client, NODE_PORT, "TCP").await?;
         let began = Instant::now();
@@ -50,7 +50,8 @@ async fn replaced(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow
         reaches(client, center.fabric.nodes[0].address, port, &web).await?;
         Ok(format!("{NODE_PORT} became {port}; an answer {:.2} s after it was made", began.elapsed().as_secs_f64()))
     })
-    .await
+    .await;
+    Ok(())
 }
 
 async fn types(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow::Result<()> {
@@ -69,7 +70,7 @@ async fn types(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow::R
         reaches(&from.namespace, &ip, 80, &web).await?;
         Ok(format!("{node}:{port} is closed, {ip} answers"))
     })
-    .await?;
+    .await;
     let mut lb = String::new();
     check(stage, "ClusterIP becomes LoadBalancer: an address appears and answers", async {
         alpha.change("shape", json!({"spec": {"type": "LoadBalancer"}})).await?;
@@ -77,7 +78,7 @@ async fn types(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow::R
         reaches(client, &lb, 80, &web).await?;
         Ok(lb.clone())
     })
-    .await?;
+    .await;
     check(stage, "LoadBalancer becomes NodePort: the address goes, a node port answers", async {
         alpha.change("shape", json!({"spec": {"type": "NodePort"}})).await?;
         let services: Api<_> = alpha.services();
@@ -91,5 +92,6 @@ async fn types(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow::R
         reaches(client, &node, port, &web).await?;
         Ok(format!("{lb} is silent, {node}:{port} answers"))
     })
-    .await
+    .await;
+    Ok(())
 }

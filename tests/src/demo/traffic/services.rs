@@ -34,14 +34,15 @@ async fn exposed(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow:
         }
         Ok(format!("port {port} of {} nodes", center.fabric.nodes.len()))
     })
-    .await?;
+    .await;
     check(stage, "LoadBalancer: from outside by its address", async {
         alpha.serve("edge", json!({"type": "LoadBalancer", "selector": {"app": "web"}, "ports": ports})).await?;
         let address = address(&alpha.services(), "edge").await?;
         let pod = reaches(client, &address, 80, &web).await?;
         Ok(format!("{address} leads to {pod}"))
     })
-    .await
+    .await;
+    Ok(())
 }
 
 async fn internal(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow::Result<()> {
@@ -53,13 +54,14 @@ async fn internal(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow
         let from = pod_of(&crew.alpha, "single").await?;
         Ok(format!("{ip} leads to {}", reaches(&from.namespace, &ip, 80, &web).await?))
     })
-    .await?;
+    .await;
     check(stage, "ClusterIP: from a pod of the host", async {
         let from =
             crew.platform.of_app("ingress", "contour").await?.into_values().next().context("a pod of the host")?;
         Ok(format!("{ip} leads to {}", reaches(&from.namespace, &ip, 80, &web).await?))
     })
-    .await
+    .await;
+    Ok(())
 }
 
 async fn ports(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow::Result<()> {
@@ -90,7 +92,8 @@ async fn ports(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow::R
         }
         Ok(format!("at {address} and at node ports; {}", sctp()))
     })
-    .await
+    .await;
+    Ok(())
 }
 
 /// SCTP is left to kernels that have it; the rig has no program that speaks it.
@@ -119,7 +122,7 @@ async fn local(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow::R
         let other = curl::get(client, &format!("http://{edge}/clientip")).await?;
         Ok(format!("{CLIENT}; with policy Cluster {}", other.split(':').next().unwrap_or_default()))
     })
-    .await?;
+    .await;
     check(stage, "externalTrafficPolicy Local: the health-check port tells nodes apart", async {
         let port = service.spec.as_ref().and_then(|spec| spec.health_check_node_port).context("no such port")?;
         let url = |node: &crate::traffic::fabric::Node| format!("http://{}:{port}/healthz", node.address);
@@ -133,5 +136,6 @@ async fn local(stage: &mut Stage, center: &Center, crew: &Crew<'_>) -> anyhow::R
         }
         Ok(format!("port {port}: 200 where the pod is, 503 elsewhere"))
     })
-    .await
+    .await;
+    Ok(())
 }
