@@ -146,9 +146,10 @@ async fn status(side: &Side, name: &str) -> anyhow::Result<String> {
 }
 
 async fn not_served(client: &Namespace, at: &str, host: &str, path: &str) -> anyhow::Result<()> {
-    eventually(&format!("404 at {host}{path}"), SOON, async || match curl::get_host(client, at, host, path).await {
+    eventually(&format!("nothing at {host}{path}"), SOON, async || match curl::get_host(client, at, host, path).await {
         Ok(answer) => Err(format!("{answer} answers")),
-        Err(error) if error.to_string().contains("404") => Ok(()),
+        // With its last Ingress the controller closes its port.
+        Err(error) if ["404", "connect to server"].iter().any(|no| error.to_string().contains(no)) => Ok(()),
         Err(error) => Err(format!("{error:#}")),
     })
     .await
