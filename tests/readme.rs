@@ -148,7 +148,7 @@ fn the_how_tos_name_things_as_the_code_does() {
         format!("metadata.name={AUTHORITIES}"),
         format!("--container {CONTAINER}"),
         format!("--selector {MANAGED_BY}={MANAGER}"),
-        format!("--selector {CLUSTER_NAME}=mycluster"),
+        format!("--selector {CLUSTER_NAME}=mine"),
         format!("kubectl delete pod {}-0", name::server("mycluster")),
     ] {
         assert!(readme.contains(&told), "{told}");
