@@ -12,6 +12,7 @@ use k3k_expose_host_api::problem::Problem;
 use k3k_expose_host_api::twin::{CLUSTER_NAME, MANAGED_BY, MANAGER};
 use k3k_expose_process::options::OptionRow;
 use k3k_expose_proto::{Outcome, Reason};
+use k3k_expose_tests::traffic::how_to;
 use k3k_expose_tests::{exposed, readme};
 
 /// What a tenant, or the platform team, does about a reason.
@@ -266,12 +267,37 @@ fn every_file_that_the_readme_names_exists() {
 }
 
 #[test]
+fn the_how_to_of_a_tenant_has_its_parts_in_order_and_commands_in_each() {
+    let blocks = how_to::blocks(&readme(), "Expose a workload");
+    assert!(blocks.iter().all(|block| !block.steps.is_empty()));
+    let mut headings: Vec<&str> = blocks.iter().map(|block| block.heading.as_str()).collect();
+    headings.dedup();
+    let parts = [
+        "Which mode?",
+        "NodePort or LoadBalancer",
+        "ClusterIP for internal use",
+        "Ingress with a controller of your own",
+        "Ingress with the host's controller",
+    ];
+    assert_eq!(headings, parts);
+}
+
+#[test]
 fn ci_runs_the_commands_of_the_readme() {
     let ci = std::fs::read_to_string(root().join(".ci/run")).unwrap();
     let last = ci.lines().rfind(|line| !line.trim().is_empty()).unwrap();
     assert_eq!(last, "step cargo test --workspace");
     assert!(ci.contains("\nstep cargo demo -- --once\n"));
-    for command in ["cargo demo ", "cargo test --workspace ", "`cargo demo -- --once`"] {
+    assert!(ci.contains("\nstep .ci/traffic\n"));
+    let traffic = std::fs::read_to_string(root().join(".ci/traffic")).unwrap();
+    assert!(traffic.ends_with("\ncargo demo -- --traffic --once\n"));
+    for command in [
+        "cargo demo ",
+        "cargo test --workspace ",
+        "`cargo demo -- --once`",
+        ".ci/traffic ",
+        "`cargo demo -- --traffic --once`",
+    ] {
         assert!(readme().contains(command), "{command}");
     }
 }

@@ -63,6 +63,7 @@ fn pod(tenant: &Tenant, name: &str, namespace: &str, labels: Value, annotations:
         owners: vec![tenant.owner_reference(true)],
         ports: Vec::new(),
         ready: true,
+        place: None,
     })
 }
 

@@ -7,6 +7,7 @@ mod answers;
 mod beside;
 mod services;
 mod stage;
+pub mod traffic;
 mod world;
 
 use std::time::Duration;

@@ -17,7 +17,8 @@ use serde_json::json;
 
 pub use crd::install_crds;
 pub use name::{composed_name, host_name};
-pub use pod::{HostPod, NODE};
+pub(crate) use pod::running;
+pub use pod::{HostPod, NODE, Place};
 pub use tenant::{Mode, Tenant, TenantOptions};
 pub use twin::add_finalizer;
 

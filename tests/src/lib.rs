@@ -31,6 +31,7 @@ pub mod tls;
 pub mod token;
 pub mod told;
 pub mod toolchain;
+pub mod traffic;
 pub mod usage;
 pub mod webhook;
 pub mod wire;

@@ -209,6 +209,7 @@ impl Wanted {
     fn compare(self, standing: &Standing) -> Status {
         let ingress = self.ingress.map(|ingress| if standing.is_balancer { ingress } else { Vec::new() });
         let ingress = ingress.filter(|ingress| standing.ingress.as_ref() != Some(ingress));
+        let ingress = if is_others(standing, &self.synced) { None } else { ingress };
         let known = |condition_type: &str| {
             standing.conditions.iter().find(|condition| condition.condition_type == condition_type)
         };
@@ -226,6 +227,14 @@ impl Wanted {
         events.extend((is_new && is_rejected).then(|| Event::refused(&self.synced)));
         Status { ingress, set, gone, synced: is_new.then_some((self.synced, turns)), events }
     }
+}
+
+/// Whether the addresses of an Ingress are for a controller in the virtual cluster to write: the host does not serve it, and did
+/// not when we wrote last. Two that write one status never come to rest.
+fn is_others(standing: &Standing, wanted: &Synced) -> bool {
+    let is_unserved = [Reason::ClassNotAdmitted, Reason::NotCarried].iter().any(|no| no.as_str() == wanted.reason);
+    let was_served = standing.synced.as_ref().is_some_and(|known| known.status == "True");
+    standing.is_ingress && is_unserved && !was_served
 }
 
 impl Status {
@@ -251,4 +260,31 @@ fn presentable(mut condition: Condition) -> Option<Condition> {
     }
     let is_status = matches!(condition.status.as_str(), "True" | "False" | "Unknown");
     (is_status && condition.condition_type != SYNCED && !condition.condition_type.is_empty()).then_some(condition)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::networking::v1;
+    use serde_json::json;
+
+    use super::*;
+    use crate::write_back::SYNCED_ANNOTATION;
+
+    fn unserved(annotation: &str) -> Status {
+        let ingress: v1::Ingress = serde_json::from_value(json!({
+            "metadata": {"uid": "u", "resourceVersion": "7", "annotations": {SYNCED_ANNOTATION: annotation}},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
+        }))
+        .unwrap();
+        let standing = Standing::of_ingress(&ingress, Wish::Nothing).unwrap();
+        let synced = synced(Reason::ClassNotAdmitted, "");
+        Wanted { ingress: Some(Vec::new()), conditions: None, synced, is_pending: false }.compare(&standing)
+    }
+
+    #[test]
+    fn addresses_of_an_ingress_that_the_host_does_not_serve_are_its_own_controllers() {
+        assert!(unserved("False/ClassNotAdmitted").is_empty());
+        assert_eq!(unserved("").ingress, None);
+        assert_eq!(unserved("True/Applied").ingress, Some(Vec::new()), "they were the host's");
+    }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Standing {
     pub(crate) revision: u64,
     pub(crate) wish: Wish,
     pub(crate) is_balancer: bool,
+    /// It is an Ingress, whose addresses are a controller's of the virtual cluster where it is none of the host's business.
+    pub(crate) is_ingress: bool,
     /// `status.loadBalancer.ingress`; `None` when it holds what no host would say.
     pub(crate) ingress: Option<Vec<Ingress>>,
     /// The host's conditions that we have brought here.
@@ -86,6 +88,7 @@ impl Standing {
             uid: Uid::parse(meta.uid.as_deref()?).ok()?,
             revision: meta.resource_version.as_deref()?.parse().ok()?,
             wish,
+            is_ingress: false,
             is_balancer: spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer"),
             ingress: status.map_or(Some(Vec::new()), ingress),
             conditions: ours(meta, conditions),

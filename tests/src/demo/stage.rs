@@ -25,6 +25,8 @@ pub(super) struct Stage {
     since: Instant,
     /// A table stands above, so that the next tick needs a gap.
     below_table: bool,
+    checks: usize,
+    failures: usize,
 }
 
 /// One line of a table: what it is about, the tenant's side, how the sides relate, the host's side.
@@ -55,7 +57,14 @@ impl Stage {
             step: 0,
             since: Instant::now(),
             below_table: false,
+            checks: 0,
+            failures: 0,
         }
+    }
+
+    /// The page goes on after so many steps, which another process has printed.
+    pub(super) fn after(self, steps: usize) -> Self {
+        Self { step: steps, ..self }
     }
 
     pub(super) fn title(&self, title: &str, text: &str) {
@@ -87,6 +96,32 @@ impl Stage {
         let time = format!("{:>6.2} s", self.since.elapsed().as_secs_f64());
         print(&format!("{INDENT}{} {}  {text}", self.paint(GREEN, "✓"), self.paint(DIM, &time)));
         self.since = Instant::now();
+    }
+
+    /// A named check held; the figure is what it saw.
+    pub(super) fn check(&mut self, name: &str, figure: &str) {
+        self.checks += 1;
+        let figure = if figure.is_empty() { String::new() } else { self.paint(DIM, &format!("  {figure}")) };
+        self.tick(&format!("{name}{figure}"));
+    }
+
+    /// A named check, or a whole step, did not hold; the story goes on, and ends badly.
+    pub(super) fn fail(&mut self, error: &anyhow::Error) {
+        self.failures += 1;
+        self.cross(error);
+        self.since = Instant::now();
+    }
+
+    /// A step that broke off before its end.
+    pub(super) fn note(&mut self, outcome: anyhow::Result<()>) {
+        if let Err(error) = outcome {
+            self.fail(&error);
+        }
+    }
+
+    /// How many checks held, and how many things did not.
+    pub(super) fn checks(&self) -> (usize, usize) {
+        (self.checks, self.failures)
     }
 
     /// A step failed.

@@ -1,6 +1,7 @@
 //! Pods on the host as objects: no kubelet runs them, so their status is what a test says it is.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::Context;
@@ -8,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The Node that tenant pods are bound to.
 pub const NODE: &str = "rig-node";
@@ -30,6 +31,19 @@ pub struct HostPod {
     pub ports: Vec<(String, i32)>,
     /// Whether it is bound to [`NODE`] and ready, with an address of its own.
     pub ready: bool,
+    /// Where it really runs, if it does; it is made ready by itself then.
+    pub place: Option<Place>,
+}
+
+/// Where a pod really runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The name of its node.
+    pub node: &'static str,
+    /// The address of that node.
+    pub node_address: Ipv4Addr,
+    /// Its own address.
+    pub address: Ipv4Addr,
 }
 
 impl HostPod {
@@ -52,24 +66,27 @@ impl HostPod {
                 "terminationGracePeriodSeconds": 0,
             },
         }))?;
-        if self.ready
-            && let Some(spec) = &mut pod.spec
-        {
-            spec.node_name = Some(NODE.to_owned());
+        let node = self.place.map(|place| place.node).or(self.ready.then_some(NODE));
+        if let Some(spec) = &mut pod.spec {
+            spec.node_name = node.map(str::to_owned);
         }
         pods.create(&PostParams::default(), &pod).await.with_context(|| format!("making pod {}", self.name))?;
-        let status = if self.ready {
-            let address = address();
-            json!({"status": {
-                "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
-                "conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}],
-            }})
-        } else {
-            json!({"status": {"phase": "Running"}})
+        let status = match self.place {
+            Some(place) => running(&place.address.to_string(), Some(place.node_address)),
+            None if self.ready => running(&address(), None),
+            None => json!({"status": {"phase": "Running"}}),
         };
         let changed = pods.patch_status(&self.name, &PatchParams::default(), &Patch::Merge(status)).await;
         changed.with_context(|| format!("status of pod {}", self.name))
     }
+}
+
+/// The status of a ready pod, on either side.
+pub(crate) fn running(address: &str, node: Option<Ipv4Addr>) -> Value {
+    json!({"status": {
+        "phase": "Running", "hostIP": node, "podIP": address, "podIPs": [{"ip": address}],
+        "conditions": [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}],
+    }})
 }
 
 /// An address of k3s's pod range, another one each time.

@@ -55,24 +55,29 @@ impl Tenant {
         labels: &[(&str, &str)],
         labeled: bool,
     ) -> anyhow::Result<Pod> {
-        let strings = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut all: BTreeMap<String, String> = strings(labels);
-        all.extend::<BTreeMap<_, _>>(strings(&[
+        let mut pod = self.synced_pod(name, virtual_namespace, strings(labels));
+        if labeled {
+            pod.labels.insert("k3k.io/namespace".to_owned(), virtual_namespace.to_owned());
+        }
+        pod.ready = true;
+        self.create_pod(pod).await
+    }
+
+    /// The pod that k3k-kubelet makes on the host of one in the virtual cluster, without k3k-expose's label.
+    #[must_use]
+    pub fn synced_pod(&self, name: &str, virtual_namespace: &str, labels: BTreeMap<String, String>) -> HostPod {
+        let mut all = labels;
+        all.extend(strings(&[
             ("k3k.io/clusterName", &self.cluster),
             ("k3k.io/agentName", &composed_name(&["k3k", &self.cluster, "kubelet"])),
         ]));
-        if labeled {
-            all.insert("k3k.io/namespace".to_owned(), virtual_namespace.to_owned());
-        }
-        self.create_pod(HostPod {
+        HostPod {
             name: host_name(name, virtual_namespace, &self.cluster),
             labels: all,
             annotations: strings(&[("k3k.io/name", name), ("k3k.io/namespace", virtual_namespace)]),
             owners: vec![self.owner_reference(true)],
-            ports: Vec::new(),
-            ready: true,
-        })
-        .await
+            ..HostPod::default()
+        }
     }
 
     /// The token that a server pod has mounted: our audience, one hour, bound to the pod.
@@ -116,4 +121,8 @@ impl Tenant {
     fn pods(&self) -> Api<Pod> {
         Api::namespaced(self.host.clone(), &self.namespace)
     }
+}
+
+fn strings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }

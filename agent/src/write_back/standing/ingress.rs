@@ -25,6 +25,7 @@ impl Standing {
             revision: meta.resource_version.as_deref()?.parse().ok()?,
             wish,
             is_balancer: true,
+            is_ingress: true,
             ingress: ingress.status.as_ref().map_or(Some(Vec::new()), addresses),
             conditions: Vec::new(),
             synced: annotation.and_then(|text| Synced::from_annotation(text)),
