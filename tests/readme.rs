@@ -1,8 +1,10 @@
 //! README, help texts, reasons and CI agree. A table that does not is printed as it should be.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+use k3k_expose_host_api::bounds::{self, Row};
 use k3k_expose_host_api::inject::{AUTHORITIES, CONTAINER, DISABLED, INJECT};
 use k3k_expose_host_api::name;
 use k3k_expose_host_api::notice::NoticeKind;
@@ -36,6 +38,7 @@ fn advice(reason: Reason) -> &'static str {
         Reason::Contested => "platform team: `managedFields` of the host's Service name who keeps changing it",
         Reason::NotSelected => "give the Service the labels that the platform team selects by",
         Reason::QuotaExceeded => "delete what you can spare, or ask the platform team for a larger quota",
+        Reason::TooManyObjects => "delete what you can spare, or ask the platform team for more",
         Reason::AdmissionDenied => {
             "platform team: a webhook or admission policy of the host denies it; host-api's debug log has the error"
         }
@@ -117,6 +120,15 @@ fn every_reason_is_told_with_what_to_do() {
 }
 
 #[test]
+fn every_bound_is_told_with_what_happens_beyond() {
+    let mut table = "\n| what | at most | beyond |\n|---|---|---|\n".to_owned();
+    for Row { what, most, beyond } in bounds::table() {
+        writeln!(table, "| {what} | {most} | {beyond} |").unwrap();
+    }
+    assert_section("bounds", &(table + "\n"));
+}
+
+#[test]
 fn every_event_that_is_no_refusal_is_told_with_its_meaning() {
     let mut table = "\n| Event | meaning |\n|---|---|\n".to_owned();
     for event in k3k_expose_agent::EVENT_REASONS {
@@ -178,6 +190,9 @@ fn every_reason_for_which_host_api_refuses_a_session_is_told_with_what_to_do() {
         Problem::NoCommonVersion(text()),
         Problem::BadHello(text()),
         Problem::TooManyTakeovers(text()),
+        Problem::TooManySessions(text()),
+        Problem::TooManyTries,
+        Problem::TooBusy,
         Problem::NotReady(text()),
         Problem::NotLeader,
     ] {
@@ -192,6 +207,51 @@ fn every_link_within_the_readme_leads_to_a_heading() {
     for link in text.split("](#").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
         assert!(anchors.iter().any(|anchor| anchor == link), "#{link} is none of {anchors:?}");
     }
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let model = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let (_, threats) = model.split_once("## Threats\n").expect("a heading");
+    let (threats, _) = threats.split_once("## ").expect("another heading");
+    let rows = threats.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat"));
+    let tests = tests_in(root());
+    let mut named = 0;
+    for row in rows {
+        let shown_by = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let names: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "nothing shows: {row}");
+        for name in names {
+            assert!(tests.contains(name), "no test is called {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "{named}");
+}
+
+/// Names of all tests in Rust files below a folder.
+fn tests_in(folder: &Path) -> BTreeSet<String> {
+    let mut tests = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let skipped = path.file_name().is_some_and(|name| name == "target" || name.to_string_lossy().starts_with('.'));
+        if path.is_dir() && !skipped {
+            tests.extend(tests_in(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut is_test = false;
+            for line in text.lines().map(str::trim) {
+                if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+                    is_test = true;
+                } else if let Some((_, rest)) = line.split_once("fn ")
+                    && std::mem::take(&mut is_test)
+                {
+                    tests.extend(rest.split_once('(').map(|(name, _)| name.to_owned()));
+                }
+            }
+        }
+    }
+    tests
 }
 
 #[test]

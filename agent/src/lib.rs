@@ -35,6 +35,9 @@ mod range;
 mod reflect;
 mod write_back;
 
+#[doc(hidden)]
+pub mod fuzz;
+
 mod admin;
 mod agent;
 mod lag;

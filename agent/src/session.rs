@@ -217,6 +217,7 @@ const fn reason(reason: ByeReason) -> &'static str {
         ByeReason::Expired => "expired",
         ByeReason::Unsupported => "unsupported",
         ByeReason::Malformed => "malformed",
+        ByeReason::Exceeded => "exceeded",
         ByeReason::Unknown => "unknown",
     }
 }

@@ -133,6 +133,11 @@ async fn labels(State(admission): State<Admission>, body: Bytes) -> Response {
     ([(CONTENT_TYPE, "application/json")], answer(&question.uid, word, patch).to_string()).into_response()
 }
 
+/// The pod that a review is about, and who creates it.
+pub(crate) fn pod_of_review(body: &[u8]) -> Option<(Pod, String)> {
+    Question::parse(body).ok().map(|question| (question.pod, question.creator))
+}
+
 impl Admission {
     async fn judge(&self, question: &Question) -> (Option<Cluster>, Result<serde_json::Value, Left>) {
         let Some(settings) = &self.settings else {

@@ -16,14 +16,13 @@ use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::bounds::TOKEN_BYTES;
 use crate::problem::Problem;
 
 /// The audience of the tokens that we take. The host's API server is none of it, so it refuses them itself.
 pub const AUDIENCE: &str = "k3k-expose";
 /// Longest wait for the API server's verdict.
 const REVIEW: Duration = Duration::from_secs(10);
-/// Longest token that is passed on, in bytes. Projected tokens have about 1,200.
-const TOKEN_BYTES: usize = 16 * 1024;
 
 /// A pod, as TokenReview names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -70,6 +70,9 @@ pub struct Raw {
     /// What happens when a cluster IP is held on the host: renumber (both sides move to another one) or report (no twin until it is free)
     #[arg(long, env = "K3K_EXPOSE_CLUSTER_IP_CONFLICT", value_name = "HOW", default_value = "renumber")]
     cluster_ip_conflict: String,
+    /// Most Services and Ingresses of one virtual cluster on the host, from 1 to 50000; further ones are refused
+    #[arg(long, env = "K3K_EXPOSE_TENANT_OBJECTS", value_name = "NUMBER", default_value = "5000")]
+    tenant_objects: String,
     /// YAML file that says which Ingresses tenants may have; read again when it changes. Without one none is admitted
     #[arg(long, env = "K3K_EXPOSE_INGRESS_POLICY_FILE", value_name = "PATH")]
     ingress_policy_file: Option<String>,
@@ -136,6 +139,8 @@ pub struct Config {
     pub admin_address: SocketAddr,
     /// What happens when a cluster IP is held on the host.
     pub cluster_ip_conflict: Conflict,
+    /// Most twins of one tenant.
+    pub tenant_objects: usize,
     /// What tenants' Ingresses may be; nothing without one.
     pub ingress_policy_file: Option<PathBuf>,
     /// What is logged.
@@ -219,6 +224,9 @@ impl TryFrom<Raw> for Config {
         let kubeconfig = mistakes.take("kubeconfig", raw.kubeconfig.map(options::path).transpose());
         let admin_address = mistakes.take("admin-address", options::address(&raw.admin_address));
         let cluster_ip_conflict = mistakes.take("cluster-ip-conflict", conflict(&raw.cluster_ip_conflict));
+        let tenant_objects = number(&raw.tenant_objects, 1..=50_000, "must be a number from 1 to 50000")
+            .and_then(|number| usize::try_from(number).map_err(|_| "must be a number from 1 to 50000"));
+        let tenant_objects = mistakes.take("tenant-objects", tenant_objects);
         let ingress_policy_file =
             mistakes.take("ingress-policy-file", raw.ingress_policy_file.map(options::path).transpose());
         let log = mistakes.take("log", log::Levels::parse(&raw.log));
@@ -249,6 +257,7 @@ impl TryFrom<Raw> for Config {
                 kubeconfig: kubeconfig?,
                 admin_address: admin_address?,
                 cluster_ip_conflict: cluster_ip_conflict?,
+                tenant_objects: tenant_objects?,
                 ingress_policy_file: ingress_policy_file?,
                 log: log?,
                 log_format: log_format?,
@@ -296,6 +305,7 @@ mod tests {
 
     #[test]
     fn nothing_has_to_be_set() {
+        assert_eq!(Config::try_from(raw(&[])).unwrap().tenant_objects, crate::bounds::Bounds::default().objects);
         let config = Config::try_from(raw(&[])).unwrap();
         assert_eq!(config.certificates, Source::Own(Lifetimes { certificate: 7_776_000, authority: 31_536_000 }));
         assert_eq!(config.lease, Some(Duration::from_secs(15)));
@@ -366,6 +376,7 @@ mod tests {
             "--kubeconfig=",
             "--admin-address=localhost",
             "--cluster-ip-conflict=fight",
+            "--tenant-objects=0",
             "--ingress-policy-file=",
             "--log=loud",
             "--log-format=xml",

@@ -5,12 +5,14 @@
 
 mod record;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use k3k_expose_proto::message::{Answer, Put};
 use k3k_expose_proto::{Key, Reason, Resource, Tally, Uid};
 
+use crate::bounds::Bounds;
+use crate::bucket::Bucket;
 use crate::contest::Contest;
 use crate::notice::NoticeKind;
 use crate::numbers::History;
@@ -52,6 +54,17 @@ pub struct Ledger {
     pub failures: BTreeMap<Key, u32>,
     /// When an object is looked at again by itself.
     pub due: BTreeMap<Key, Duration>,
+    /// What the tenant may use up.
+    pub bounds: Bounds,
+    /// Writes on the host lately.
+    pub writes: Bucket,
+    /// Objects whose twin is being made.
+    pub creating: BTreeSet<Key>,
+    /// Objects that were said when there was no room for them.
+    pub owed: BTreeSet<Key>,
+    /// When the agent was asked last to say everything again.
+    pub asked_all: Option<Duration>,
+    at_hand: usize,
     records: BTreeMap<Key, Record>,
     tally: Tally,
     by_version: BTreeMap<u64, Key>,
@@ -86,6 +99,12 @@ impl Ledger {
             pods_labeled: None,
             failures: BTreeMap::new(),
             due: BTreeMap::new(),
+            bounds: Bounds::default(),
+            writes: Bucket::default(),
+            creating: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            asked_all: None,
+            at_hand: 0,
             records: BTreeMap::new(),
             tally: Tally::default(),
             by_version: BTreeMap::new(),
@@ -101,6 +120,10 @@ impl Ledger {
             members,
             elected,
             takeovers,
+            bounds: self.bounds,
+            writes: self.writes,
+            creating: std::mem::take(&mut self.creating),
+            asked_all: self.asked_all,
             ..Self::new(self.tenant.clone(), virtual_cluster, projection)
         };
     }
@@ -118,6 +141,24 @@ impl Ledger {
     #[must_use]
     pub const fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is no record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes of the objects that wait for their answer.
+    #[must_use]
+    pub const fn at_hand(&self) -> usize {
+        self.at_hand
     }
 
     /// The record of a key.
@@ -151,7 +192,9 @@ impl Ledger {
         let old = self.records.remove(&key);
         if let Some(old) = &old {
             self.tally.remove(&key, &old.uid, old.hash);
+            self.at_hand -= old.bytes;
         }
+        self.owed.remove(&key);
         self.tally.add(&key, &uid, hash);
         if let Some(said) = said {
             if let Some(old) = old.as_ref().filter(|old| old.said_in == number) {
@@ -164,15 +207,18 @@ impl Ledger {
         let counts = |seen| old.as_ref().and_then(|old| old.history.given).is_none_or(|given| seen >= given);
         let same = same && unusable.is_empty() && counts(seen) == counts(old.as_ref().map_or(0, |old| old.seen));
         let object = (!same).then_some(object);
+        let bytes = object.as_ref().map_or(0, record::bytes);
+        self.at_hand += bytes;
         let record = match old {
             Some(old) => {
                 let history = if old.uid == uid { old.history } else { History::default() };
-                Record { uid, hash, object, stale: false, seen, unusable, history, said_in: number, ..old }
+                Record { uid, hash, object, bytes, stale: false, seen, unusable, history, said_in: number, ..old }
             }
             None => Record {
                 uid,
                 hash,
                 object,
+                bytes,
                 answer: None,
                 stale: false,
                 contest: Contest::default(),
@@ -185,6 +231,17 @@ impl Ledger {
         };
         self.records.insert(key, record);
         if same { Said::Known } else { Said::New }
+    }
+
+    /// Lets go of an object for which there is no room, to ask for it again.
+    pub fn put_off(&mut self, key: &Key) {
+        let Some(record) = self.records.get_mut(key) else {
+            return;
+        };
+        self.at_hand -= std::mem::take(&mut record.bytes);
+        record.object = None;
+        record.stale = true;
+        self.owed.insert(key.clone());
     }
 
     /// Takes it that an object is gone. Gives its record if it was that very object.
@@ -217,6 +274,7 @@ impl Ledger {
         }
         record.answer = Some(answer(record));
         record.object = None;
+        self.at_hand -= std::mem::take(&mut record.bytes);
         record.stale = false;
         self.by_version.insert(version, key.clone());
     }
@@ -242,6 +300,8 @@ impl Ledger {
     fn forget(&mut self, key: &Key) -> Option<Record> {
         let record = self.records.remove(key)?;
         self.tally.remove(key, &record.uid, record.hash);
+        self.at_hand -= record.bytes;
+        self.owed.remove(key);
         if let Some(answer) = &record.answer {
             self.by_version.remove(&answer.version);
         }

@@ -1,6 +1,6 @@
 //! host-api: makes and keeps the host twins of the Services of virtual clusters.
 //!
-//! In the order in which a line travels: who is speaking (`authenticate`, `identify`, `tenant`), the stream (`router`,
+//! In the order in which a line travels: who is speaking (`connections`, `gate`, `authenticate`, `identify`, `tenant`), the stream (`router`,
 //! `stream`, `session`), what is known (`registry`, `ledger`, `services`, `twin`, `trouble`, `ranges`, `quota`),
 //! what should be (`translate`, `numbers`, `plan`, `guard`), and the writes (`write`, `refusal`, `pace`). Beside that, what concerns pods: the API server's questions (`admission`), the
 //! agent beside a server (`inject`, `authorities`, `servers`), and the labels of tenants' pods (`label`, `relabel`). Files that do I/O say so in their first line; all others are
@@ -10,7 +10,11 @@ pub mod certificates;
 pub mod config;
 
 pub mod authenticate;
+pub mod bounds;
+pub mod bucket;
 pub mod cluster;
+pub mod connections;
+pub mod gate;
 pub mod identify;
 pub mod problem;
 pub mod router;
@@ -50,6 +54,9 @@ pub mod refusal;
 pub mod report;
 pub mod watch;
 pub mod write;
+
+#[doc(hidden)]
+pub mod fuzz;
 
 pub mod admin;
 pub mod metrics;

@@ -189,6 +189,7 @@ impl Metrics {
             Some(ByeReason::Expired) => "expired",
             Some(ByeReason::Unsupported) => "unsupported",
             Some(ByeReason::Malformed) => "malformed",
+            Some(ByeReason::Exceeded) => "exceeded",
             Some(ByeReason::Unknown) => "unknown",
         };
         self.ended.get_or_create(&[("reason", reason)]).inc();

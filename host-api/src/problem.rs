@@ -26,6 +26,12 @@ pub enum Problem {
     BadHello(String),
     /// The session changes hands too often.
     TooManyTakeovers(String),
+    /// The tenant, or all of them, have too many sessions.
+    TooManySessions(String),
+    /// This pod, or this address, tries too often.
+    TooManyTries,
+    /// Too many want a session at this moment.
+    TooBusy,
     /// Host-api, or the host's API server, cannot judge now.
     NotReady(String),
     /// Another replica serves sessions.
@@ -43,8 +49,8 @@ impl Problem {
             Self::NotAServerPod(_) | Self::PodGone | Self::UnsupportedMode(_) => StatusCode::FORBIDDEN,
             Self::NoCommonVersion(_) => StatusCode::UPGRADE_REQUIRED,
             Self::BadHello(_) => StatusCode::BAD_REQUEST,
-            Self::TooManyTakeovers(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotReady(_) | Self::NotLeader => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyTakeovers(_) | Self::TooManySessions(_) | Self::TooManyTries => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooBusy | Self::NotReady(_) | Self::NotLeader => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -62,6 +68,9 @@ impl Problem {
             Self::NoCommonVersion(_) => "NoCommonVersion",
             Self::BadHello(_) => "BadHello",
             Self::TooManyTakeovers(_) => "TooManyTakeovers",
+            Self::TooManySessions(_) => "TooManySessions",
+            Self::TooManyTries => "TooManyTries",
+            Self::TooBusy => "TooBusy",
             Self::NotReady(_) => "NotReady",
             Self::NotLeader => "NotLeader",
         }
@@ -75,11 +84,14 @@ impl Problem {
             Self::TokenRejected => "the host's API server does not accept the token",
             Self::NotLeader => "another replica of host-api serves sessions, or is about to",
             Self::PodGone => "the pod of this token is gone or done",
+            Self::TooManyTries => "too many tries to open a session from here; come back more slowly",
+            Self::TooBusy => "too many want a session at this moment",
             Self::NotAServerPod(detail)
             | Self::UnsupportedMode(detail)
             | Self::NoCommonVersion(detail)
             | Self::BadHello(detail)
             | Self::TooManyTakeovers(detail)
+            | Self::TooManySessions(detail)
             | Self::NotReady(detail) => detail,
         }
     }
@@ -88,7 +100,9 @@ impl Problem {
     const fn retry_after(&self) -> Option<u16> {
         match self {
             Self::TooManyTakeovers(_) => Some(30),
-            Self::NotReady(_) => Some(2),
+            Self::TooManySessions(_) => Some(60),
+            Self::TooManyTries => Some(10),
+            Self::TooBusy | Self::NotReady(_) => Some(2),
             // Another connection may reach the one that does.
             Self::NotLeader => Some(1),
             _ => None,

@@ -35,9 +35,9 @@ impl Queue {
         }
     }
 
-    /// The next object, which is its taker's until [`Queue::done`]. No tenant has more than `most` taken at once.
-    pub fn take(&mut self, most: usize) -> Option<(Uid, Key)> {
-        let free = |tenant: &Uid| self.tenants.get(tenant).is_some_and(|line| line.busy.len() < most);
+    /// The next object, which is its taker's until [`Queue::done`]. No tenant has more taken at once than its `most`.
+    pub fn take(&mut self, most: impl Fn(&Uid) -> usize) -> Option<(Uid, Key)> {
+        let free = |tenant: &Uid| self.tenants.get(tenant).is_some_and(|line| line.busy.len() < most(tenant));
         let turn = self.turns.iter().position(free)?;
         let tenant = self.turns.remove(turn)?;
         let line = self.tenants.get_mut(&tenant)?;
@@ -69,10 +69,10 @@ impl Queue {
         self.tenants.values().map(|line| line.order.len() + line.busy.len()).sum()
     }
 
-    /// Whether objects wait that nobody has taken.
+    /// Whether objects of those tenants that `may` wait and nobody has taken them.
     #[must_use]
-    pub fn has_waiting(&self) -> bool {
-        !self.turns.is_empty()
+    pub fn has_waiting(&self, may: impl Fn(&Uid) -> bool) -> bool {
+        self.turns.iter().any(may)
     }
 
     /// Whether there is nothing to do and nobody at work.
@@ -101,7 +101,7 @@ mod tests {
             queue.add(&uid("loud"), key(name));
         }
         queue.add(&uid("quiet"), key("z"));
-        let order: Vec<_> = std::iter::from_fn(|| queue.take(9)).map(|(tenant, _)| tenant.to_string()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.take(|_| 9)).map(|(tenant, _)| tenant.to_string()).collect();
         assert_eq!(order, ["loud", "quiet", "loud", "loud"]);
     }
 
@@ -110,11 +110,11 @@ mod tests {
         let mut queue = Queue::default();
         queue.add(&uid("t"), key("a"));
         queue.add(&uid("t"), key("a"));
-        assert!(queue.take(9).is_some() && queue.take(9).is_none());
+        assert!(queue.take(|_| 9).is_some() && queue.take(|_| 9).is_none());
         queue.add(&uid("t"), key("a"));
-        assert!(queue.take(9).is_none());
+        assert!(queue.take(|_| 9).is_none());
         queue.done(&uid("t"), &key("a"));
-        assert!(queue.take(9).is_some());
+        assert!(queue.take(|_| 9).is_some());
         queue.done(&uid("t"), &key("a"));
         assert!(queue.is_empty() && queue.turns.is_empty());
     }
@@ -125,12 +125,24 @@ mod tests {
         for name in ["a", "b", "c"] {
             queue.add(&uid("stuck"), key(name));
         }
-        assert!(queue.take(2).is_some() && queue.take(2).is_some() && queue.take(2).is_none());
-        assert!(queue.has_waiting());
+        assert!(queue.take(|_| 2).is_some() && queue.take(|_| 2).is_some() && queue.take(|_| 2).is_none());
+        assert!(queue.has_waiting(|_| true));
         queue.add(&uid("other"), key("z"));
-        assert_eq!(queue.take(2), Some((uid("other"), key("z"))));
+        assert_eq!(queue.take(|_| 2), Some((uid("other"), key("z"))));
         queue.done(&uid("stuck"), &key("a"));
-        assert_eq!(queue.take(2), Some((uid("stuck"), key("c"))));
-        assert!(!queue.has_waiting());
+        assert_eq!(queue.take(|_| 2), Some((uid("stuck"), key("c"))));
+        assert!(!queue.has_waiting(|_| true));
+    }
+
+    #[test]
+    fn a_tenant_that_may_not_is_passed_over_and_keeps_its_place() {
+        let mut queue = Queue::default();
+        queue.add(&uid("paused"), key("a"));
+        queue.add(&uid("other"), key("b"));
+        let may = |tenant: &Uid| *tenant != uid("paused");
+        let most = |tenant: &Uid| if may(tenant) { 9 } else { 0 };
+        assert_eq!(queue.take(most), Some((uid("other"), key("b"))));
+        assert!(queue.take(most).is_none() && !queue.has_waiting(may) && queue.has_waiting(|_| true));
+        assert_eq!(queue.take(|_| 9), Some((uid("paused"), key("a"))));
     }
 }

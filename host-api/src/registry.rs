@@ -13,6 +13,7 @@ mod refused;
 mod room;
 mod sessions;
 mod settle;
+mod share;
 mod wishes;
 mod words;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use k3k_expose_proto::{Key, Reason, Resource, Uid};
 
+use crate::bounds::Bounds;
 use crate::cluster::ClusterState;
 use crate::ingress::policy::Policy;
 use crate::ingress::store::HostIngresses;
@@ -39,6 +41,8 @@ pub use sessions::NotOpened;
 
 /// First delay before something that failed is tried again; doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Whoever had a write within this time is at work.
+const AT_WORK: Duration = Duration::from_secs(5);
 /// Longest delay before something that failed is tried again.
 const RETRY_MOST: Duration = Duration::from_secs(30);
 
@@ -59,8 +63,15 @@ pub struct Registry {
     queue: Queue,
     waiting: BTreeMap<Blocker, BTreeSet<(Uid, Key)>>,
     retries: BTreeSet<(Duration, Uid, Key)>,
+    /// Tenants that had writes lately, and when.
+    wrote: BTreeMap<Uid, Duration>,
+    /// Tenants that have used up their writes, and until when.
+    paused: BTreeMap<Uid, Duration>,
+    /// Tenants that have said objects for which there was no room.
+    owing: BTreeSet<Uid>,
     /// Pods and Clusters that went lately, and when: whoever was looked up before that must not open a session after it.
     gone: BTreeMap<Uid, Duration>,
+    bounds: Bounds,
     random: fastrand::Rng,
     last_session: SessionId,
     last_snapshot: u64,
@@ -125,7 +136,11 @@ impl Registry {
             queue: Queue::default(),
             waiting: BTreeMap::new(),
             retries: BTreeSet::new(),
+            wrote: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            owing: BTreeSet::new(),
             gone: BTreeMap::new(),
+            bounds: Bounds::default(),
             random: fastrand::Rng::with_seed(seed),
             last_session: 0,
             last_snapshot: 0,
@@ -150,6 +165,7 @@ impl Registry {
         self.queue = Queue::default();
         self.waiting.clear();
         self.retries.clear();
+        self.owing.clear();
     }
 
     /// What has to be done since the last call.
@@ -157,21 +173,25 @@ impl Registry {
         std::mem::take(&mut self.effects)
     }
 
-    /// The next object for the writer, its own until [`Registry::done`]. No tenant has more than `most` taken at once.
+    /// The next object for the writer, its own until [`Registry::done`]. No tenant has more than `most` taken at once, and less
+    /// while others are at work too.
     pub fn take(&mut self, most: usize) -> Option<(Uid, Key)> {
-        self.queue.take(most)
+        let (paused, wrote) = (&self.paused, &self.wrote);
+        self.queue.take(|tenant| if paused.contains_key(tenant) { 0 } else { share::of(wrote, tenant, most) })
     }
 
     /// Gives an object back.
     pub fn done(&mut self, tenant: &Uid, key: &Key) {
         self.queue.done(tenant, key);
+        self.created(tenant, key);
+        self.ask_for_owed();
         self.effects.work |= !self.queue.is_empty();
     }
 
     /// Whether objects wait that the writer has not taken.
     #[must_use]
     pub fn has_waiting(&self) -> bool {
-        self.queue.has_waiting()
+        self.queue.has_waiting(|tenant| !self.paused.contains_key(tenant))
     }
 
     /// Takes up what is due, and tells when to come again.
@@ -188,8 +208,11 @@ impl Registry {
             }
         }
         self.tell_troubles(now);
+        self.paused.retain(|_, until| *until > now);
+        self.wrote.retain(|_, when| now.saturating_sub(*when) < AT_WORK);
+        let resumed = self.paused.values().min().copied();
         let retry = self.retries.first().map(|(time, _, _)| *time);
-        retry.into_iter().chain(self.troubles.next()).min()
+        retry.into_iter().chain(self.troubles.next()).chain(resumed).min()
     }
 
     /// Counts for metrics and probes.

@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use crate::authenticate::authenticate;
+use crate::authenticate::{Caller, authenticate};
+use crate::connections::Connection;
+use crate::gate::Gate;
 use crate::hub::Hub;
 use crate::identify::identify;
 use crate::lease::Leadership;
@@ -44,6 +46,8 @@ pub struct Server {
     pub hub: Arc<Hub>,
     /// The host's API server.
     pub client: Client,
+    /// Rates and turns of those who want a session.
+    pub gate: Arc<Gate>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// What must be known of the host before anybody can be served.
@@ -66,7 +70,9 @@ async fn session(State(server): State<Server>, request: Request) -> Response {
         Ok(response) => response,
         Err(problem) => {
             server.metrics.refused(&problem);
-            info!(reason = problem.reason(), "a session was refused");
+            if let Some(unlogged) = server.gate.log() {
+                info!(reason = problem.reason(), unlogged, "a session was refused");
+            }
             problem.into_response()
         }
     }
@@ -83,13 +89,19 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
         return Err(Problem::NotReady("host-api is stopping".to_owned()));
     }
     let term = server.leadership.term().ok_or(Problem::NotLeader)?;
+    let connection = request.extensions().get::<Connection>().cloned();
+    let busy = connection.as_ref().map(Connection::busy);
     let token = bearer(request.headers()).ok_or(Problem::TokenMissing)?;
-    let caller = authenticate(&server.client, &token, epoch_seconds()).await?;
+    let _opening = server.gate.enter()?;
+    let turn = server.gate.turn().await?;
+    let caller = caller(server, &token, connection.as_ref()).await?;
     drop(token);
+    server.gate.attempt(&caller.pod_uid)?;
     let identity = identify(&server.client, &caller).await.map_err(|refused| {
         refused.notice.into_iter().for_each(|notice| server.hub.report(notice));
         refused.problem
     })?;
+    drop(turn);
 
     let mut inbound = Inbound::new(request.into_body().into_data_stream());
     let hello = match inbound.first().await {
@@ -111,6 +123,7 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
     });
     let (id, mut welcome) = opened.ok_or(Problem::NotLeader)?.map_err(|error| match error {
         NotOpened::TooManyTakeovers => Problem::TooManyTakeovers(error.to_string()),
+        NotOpened::TooManySessions => Problem::TooManySessions(error.to_string()),
         NotOpened::PodGone => Problem::PodGone,
         NotOpened::ClusterGone => Problem::NotAServerPod(error.to_string()),
     })?;
@@ -146,9 +159,21 @@ async fn open(server: &Server, request: Request) -> Result<Response, Problem> {
             Some(last) => info!(session = %name, reason = ?last.reason, why = last.message, "session ended"),
             None => info!(session = %name, "session was closed by the agent"),
         }
+        drop(busy);
     });
     let body = stream::unfold(lines, |mut lines| async { lines.recv().await.map(|chunk| (chunk, lines)) });
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(body)).into_response())
+}
+
+/// Who is asking, by a verdict of a moment ago or a new one.
+async fn caller(server: &Server, token: &SecretString, connection: Option<&Connection>) -> Result<Caller, Problem> {
+    let from = connection.and_then(|connection| connection.from);
+    if let Some(known) = server.gate.verdict(token, from, epoch_seconds())? {
+        return Ok(known);
+    }
+    let verdict = authenticate(&server.client, token, epoch_seconds()).await;
+    server.gate.judged(token, from, &verdict);
+    verdict
 }
 
 fn bearer(headers: &HeaderMap) -> Option<SecretString> {

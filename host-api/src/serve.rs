@@ -20,6 +20,7 @@ use crate::admin::{self, Admin};
 use crate::admission::stores::Writers;
 use crate::admission::{self, Admission};
 use crate::authorities::Authorities;
+use crate::bounds::Bounds;
 use crate::config::Config;
 use crate::hub::{Hub, new_epoch};
 use crate::ingress::file::PolicyFile;
@@ -50,6 +51,8 @@ pub async fn run(config: Config) -> Result<()> {
     let (elector, leadership) = replica::join(&config, &client);
     let (hub, notices) = Hub::new(new_epoch(), config.cluster_ip_conflict);
     let hub = Arc::new(hub);
+    let bounds = Bounds::default().with_objects(config.tenant_objects);
+    hub.with(|registry, _| registry.set_default_bounds(bounds));
     let policy = config.ingress_policy_file.as_deref().map(PolicyFile::open).transpose()?;
     let policy = policy.map(|(file, policy)| {
         hub.with(|registry, _| registry.set_ingress_policy(policy));
@@ -89,6 +92,7 @@ pub async fn run(config: Config) -> Result<()> {
     let server = Server {
         hub: Arc::clone(&hub),
         client: client.clone(),
+        gate: Arc::default(),
         metrics: Arc::clone(&metrics),
         watches,
         leadership: leadership.clone(),

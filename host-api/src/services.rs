@@ -49,6 +49,8 @@ pub enum Blocker {
     Route(Route),
     /// Whether this Service of that tenant has a twin.
     Backend(Uid, Key),
+    /// Room for another twin of that tenant.
+    Room(Uid),
 }
 
 /// What an event changed.
@@ -67,6 +69,7 @@ pub struct HostServices {
     known: HashMap<String, BTreeMap<String, HostService>>,
     cluster_ips: HashMap<IpAddr, HostName>,
     node_ports: HashMap<u16, HostName>,
+    twins: HashMap<Uid, usize>,
     // Held by an IPAddress object that somebody made without a Service.
     reserved_ips: HashSet<IpAddr>,
     newest: u64,
@@ -139,6 +142,12 @@ impl HostServices {
         })
     }
 
+    /// Number of twins of a tenant.
+    #[must_use]
+    pub fn twins_of(&self, tenant: &Uid) -> usize {
+        self.twins.get(tenant).copied().unwrap_or_default()
+    }
+
     /// Who holds what something waits for.
     #[must_use]
     pub fn holder(&self, of: &Blocker) -> Option<&HostName> {
@@ -180,6 +189,7 @@ impl HostServices {
     fn replace(&mut self, at: HostName, service: Option<HostService>) -> Change {
         let held = service.as_ref().map(HostService::held).unwrap_or_default();
         let present = service.is_some();
+        let is = service.as_ref().and_then(HostService::twin).map(|twin| twin.marks.tenant.clone());
         let of_namespace = self.known.entry(at.namespace.clone()).or_default();
         let before = match service {
             Some(service) => of_namespace.insert(at.name.clone(), service),
@@ -188,6 +198,8 @@ impl HostServices {
         if of_namespace.is_empty() {
             self.known.remove(&at.namespace);
         }
+        let was = before.as_ref().and_then(HostService::twin).map(|twin| &twin.marks.tenant);
+        recount(&mut self.twins, was, is.as_ref());
         let released = before.as_ref().map(HostService::held).unwrap_or_default();
         let mut freed = Vec::new();
         for ip in released.cluster_ips.into_iter().filter(|ip| !held.cluster_ips.contains(ip)) {
@@ -208,6 +220,21 @@ impl HostServices {
             freed.push(Blocker::Name(at));
         }
         Change { before, freed }
+    }
+}
+
+/// Counts a twin with its tenant, no more with the one before.
+pub(crate) fn recount(twins: &mut HashMap<Uid, usize>, was: Option<&Uid>, is: Option<&Uid>) {
+    if let Some(is) = is {
+        *twins.entry(is.clone()).or_default() += 1;
+    }
+    if let Some(was) = was
+        && let Some(count) = twins.get_mut(was)
+    {
+        *count -= 1;
+        if *count == 0 {
+            twins.remove(was);
+        }
     }
 }
 

@@ -16,8 +16,10 @@ use k3k_expose_proto::line::{self, LineError, Lines};
 use k3k_expose_proto::message::{Bye, ByeReason};
 use k3k_expose_proto::{FromAgent, FromHost};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use crate::bounds::{LINE_COST, SAID};
+use crate::bucket::Bucket;
 use crate::hub::Hub;
 use crate::session::{SessionId, bye};
 
@@ -35,6 +37,8 @@ pub struct Inbound<S> {
     body: S,
     chunk: Bytes,
     lines: Lines,
+    // Bytes of the line that was read last.
+    read: usize,
 }
 
 /// Why there is no next line.
@@ -58,7 +62,7 @@ where
 {
     /// Reads from the start of a body.
     pub fn new(body: S) -> Self {
-        Self { body, chunk: Bytes::new(), lines: Lines::default() }
+        Self { body, chunk: Bytes::new(), lines: Lines::default(), read: 0 }
     }
 
     /// The first line, for which there is less time than for others.
@@ -74,15 +78,18 @@ where
     /// # Errors
     /// [`Ended`].
     async fn next(&mut self) -> Result<FromAgent, Ended> {
+        // For a whole line: pieces of one that never ends are no sign of life.
+        let silence = Instant::now() + SILENCE;
         loop {
             let mut rest: &[u8] = &self.chunk;
-            let line = self.lines.next(&mut rest)?.map(line::decode);
+            let line = self.lines.next(&mut rest)?.map(|line| (line.len(), line::decode(line)));
             let used = self.chunk.len() - rest.len();
             let _ = self.chunk.split_to(used);
-            if let Some(message) = line {
+            if let Some((length, message)) = line {
+                self.read = length;
                 return Ok(message?);
             }
-            self.chunk = match timeout(SILENCE, self.body.next()).await {
+            self.chunk = match timeout_at(silence, self.body.next()).await {
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(Some(Err(_)) | None) => return Err(Ended::Closed),
                 Err(_) => return Err(Ended::Silent),
@@ -126,11 +133,18 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    let mut said = Bucket::default();
     loop {
         match inbound.next().await {
             Ok(message) => {
                 if let Err(bye) = hub.with(|registry, now| registry.line(id, message, now)) {
                     return Some(bye);
+                }
+                let cost = u32::try_from(inbound.read).unwrap_or(u32::MAX).saturating_add(LINE_COST);
+                said.spend(SAID, cost, hub.now());
+                let wait = said.wait(SAID, hub.now());
+                if !wait.is_zero() {
+                    sleep(wait).await;
                 }
             }
             Err(Ended::Closed) => return None,

@@ -461,6 +461,8 @@ pub enum ByeReason {
     Unsupported,
     /// A line that is no message, or a snapshot that does not add up.
     Malformed,
+    /// More objects than host-api keeps a record of for one tenant, or for all.
+    Exceeded,
     /// A reason that a newer host-api knows and this build does not.
     #[serde(other)]
     Unknown,

@@ -89,6 +89,8 @@ reasons! {
     NotSelected => Rejected,
     /// A quota of the host namespace is used up.
     QuotaExceeded => Rejected,
+    /// The tenant has as many twins as it may have.
+    TooManyObjects => Rejected,
     /// An admission webhook or policy of the host denies the object.
     AdmissionDenied => Rejected,
     /// The host's API server refuses the object.

@@ -232,6 +232,7 @@ fn bye_for_every_reason() {
         ByeReason::Expired,
         ByeReason::Unsupported,
         ByeReason::Malformed,
+        ByeReason::Exceeded,
         ByeReason::Unknown,
     ];
     let rest = rest.map(|reason| Bye { reason, message: String::new(), retry_after_s: None });

@@ -1,6 +1,10 @@
 //! What a broken or hostile agent can say, and that nobody else notices: spoken by hand to a host-api of its own.
 
+mod floods;
+mod load;
+mod replayed;
 mod stage;
+mod texts;
 
 use std::time::Duration;
 

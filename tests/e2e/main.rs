@@ -37,6 +37,7 @@ mod same;
 mod spoken;
 mod standby;
 mod status;
+mod stolen;
 mod takeover;
 mod terminating;
 mod walks;

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod eventually;
 pub mod exposed;
 pub mod foreign;
+pub mod frames;
 pub mod front;
 pub mod k3k;
 pub mod kubelet;

@@ -3,13 +3,13 @@
 //! The owner of a route is whoever of those that have it on the host was created first. So an Ingress that merely wishes
 //! for one never takes it away, and of two that got it at the same time one gives way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k3k_expose_proto::Uid;
 use k8s_openapi::api::networking::v1::{Ingress, IngressSpec};
 
 use super::host::{HostIngress, Route, reduce};
-use crate::services::{HostName, revision};
+use crate::services::{HostName, recount, revision};
 use crate::twin::Twin;
 
 /// What an event changed.
@@ -28,6 +28,7 @@ pub struct Change {
 pub struct HostIngresses {
     known: BTreeMap<HostName, HostIngress>,
     routes: BTreeMap<Route, BTreeSet<HostName>>,
+    twins: HashMap<Uid, usize>,
     newest: u64,
 }
 
@@ -79,6 +80,12 @@ impl HostIngresses {
         of_namespace.filter_map(|(_, ingress)| ingress.twin.as_deref())
     }
 
+    /// Number of twins of a tenant.
+    #[must_use]
+    pub fn twins_of(&self, tenant: &Uid) -> usize {
+        self.twins.get(tenant).copied().unwrap_or_default()
+    }
+
     /// The first of these routes that somebody else than the tenant has, and that `at` does not have before them.
     #[must_use]
     pub fn taken<'a>(&self, at: &HostName, tenant: &Uid, routes: &'a BTreeSet<Route>) -> Option<&'a Route> {
@@ -99,10 +106,13 @@ impl HostIngresses {
 
     fn replace(&mut self, at: &HostName, ingress: Option<HostIngress>) -> Change {
         let after = ingress.as_ref().map(|ingress| ingress.routes.clone()).unwrap_or_default();
+        let tenant = |ingress: &HostIngress| ingress.twin.as_ref().map(|twin| twin.marks.tenant.clone());
+        let is = ingress.as_ref().and_then(tenant);
         let before = match ingress {
             Some(ingress) => self.known.insert(at.clone(), ingress),
             None => self.known.remove(at),
         };
+        recount(&mut self.twins, before.as_ref().and_then(tenant).as_ref(), is.as_ref());
         let had = before.as_ref().map(|before| before.routes.clone()).unwrap_or_default();
         let freed: Vec<Route> = had.difference(&after).cloned().collect();
         for route in &freed {

@@ -1,5 +1,7 @@
 //! What is known of one virtual object, and the answer that is made of it. Pure.
 
+use std::io::{self, Write};
+
 use k3k_expose_proto::message::{Answer, Condition, Ingress, Numbers, Object, Unusable};
 use k3k_expose_proto::{Hash, Key, Outcome, Reason, Uid};
 
@@ -16,6 +18,8 @@ pub struct Record {
     pub hash: Hash,
     /// What was said last, until it is answered.
     pub object: Option<Object>,
+    /// How many bytes that is, as it is said.
+    pub(super) bytes: usize,
     /// The answer, kept until a newer one replaces it.
     pub answer: Option<Answer>,
     /// Since the answer something happened for which the object is needed again.
@@ -83,6 +87,27 @@ impl Record {
     fn settled(&self) -> Option<&Answer> {
         self.answer.as_ref().filter(|_| !self.stale && self.object.is_none())
     }
+}
+
+/// Bytes of an object as it is said. In memory it may be eight times as many.
+pub(super) fn bytes(object: &Object) -> usize {
+    struct Count(usize);
+
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    // Counting cannot fail, and whatever is an object can be written.
+    let _ = serde_json::to_writer(&mut count, object);
+    count.0
 }
 
 /// What a tenant may see of its twin.

@@ -216,6 +216,9 @@ impl Registry {
     /// What a change of an object of the host means for those that it was, or is, the twin of.
     pub(super) fn follow<S: PartialEq>(&mut self, before: Option<&Twin<S>>, after: Option<&Twin<S>>, now: Duration) {
         let [was, is] = [before, after].map(|twin| twin.map(|twin| twin.marks.clone()));
+        if let Some(was) = was.as_ref().filter(|was| is.as_ref().is_none_or(|is| is.tenant != was.tenant)) {
+            self.offer_room(&was.tenant);
+        }
         if let Some(marks) = &was {
             self.compare(&marks.tenant, &marks.key, before, after, now);
         }

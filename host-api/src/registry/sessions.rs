@@ -10,6 +10,7 @@ use k3k_expose_proto::message::{
 use k3k_expose_proto::{Key, Reason, Resource, Tally, Uid};
 
 use super::Registry;
+use crate::bounds::SNAPSHOTS_APART;
 use crate::cluster::ClusterState;
 use crate::guard;
 use crate::ledger::{Ledger, Record, Said};
@@ -31,6 +32,9 @@ pub enum NotOpened {
         "this session was taken over more than {TAKEOVERS} times within a minute: do two agents hold the same token?"
     )]
     TooManyTakeovers,
+    /// The tenant, or all of them, have as many sessions as there may be.
+    #[error("this virtual cluster, or all of them together, have as many sessions as there may be")]
+    TooManySessions,
     /// The pod went while its `hello` was awaited.
     #[error("the pod of this token has just gone")]
     PodGone,
@@ -59,10 +63,20 @@ impl Registry {
             return Err(NotOpened::PodGone);
         }
         self.cluster_seen(tenant.id(), state);
-        let ledger = self
-            .tenants
-            .entry(tenant.id().clone())
-            .or_insert_with(|| Ledger::new(tenant.clone(), hello.virtual_cluster.clone(), hello.projection));
+        let bounds = self.bounds;
+        self.tenants.entry(tenant.id().clone()).or_insert_with(|| {
+            let mut ledger = Ledger::new(tenant.clone(), hello.virtual_cluster.clone(), hello.projection);
+            ledger.bounds = bounds;
+            ledger
+        });
+        if let Some(ledger) = self.tenants.get(tenant.id())
+            && !self.has_place(ledger, &pod.uid)
+        {
+            return Err(NotOpened::TooManySessions);
+        }
+        let Some(ledger) = self.tenants.get_mut(tenant.id()) else {
+            return Err(NotOpened::ClusterGone);
+        };
         if let Some(&older) = ledger.members.get(&pod.uid) {
             ledger.takeovers.retain(|&time| now.saturating_sub(time) < TAKEOVERS_WITHIN);
             if ledger.takeovers.len() >= TAKEOVERS {
@@ -175,17 +189,14 @@ impl Registry {
             FromAgent::Put(put) if put.key.resource() == Resource::Ingresses && !self.speaks_for_ingresses(id) => {
                 Err(bye(ByeReason::Malformed, "an Ingress in a session that does not speak for them", None))
             }
-            FromAgent::Put(put) => {
-                self.put(id, put);
-                Ok(())
-            }
+            FromAgent::Put(put) => self.put(id, put),
             FromAgent::Delete(delete) => {
                 self.delete(id, &delete);
                 Ok(())
             }
             FromAgent::End(end) => self.end(id, &end),
             FromAgent::Beat(beat) => {
-                self.beat(id, &beat);
+                self.beat(id, &beat, now);
                 Ok(())
             }
         }
@@ -248,20 +259,29 @@ impl Registry {
         }
     }
 
-    fn put(&mut self, id: SessionId, put: Put) {
+    fn put(&mut self, id: SessionId, put: Put) -> Result<(), Bye> {
         let key = put.key.clone();
+        let Some(tenant) = self.sessions.get(&id).map(|session| session.tenant.clone()) else {
+            return Ok(());
+        };
+        self.may_record(&tenant, &key)?;
         let Some((session, ledger)) = self.speaking(id) else {
-            return;
+            return Ok(());
         };
         session.wants.remove(&key);
-        let tenant = session.tenant.clone();
         match ledger.put(put, &mut session.phase) {
             Said::Known => {
                 let stands_on = ledger.record(&key).map(|record| record.blockers.clone()).unwrap_or_default();
                 self.conclude(&tenant, &key, Reason::Applied, stands_on);
             }
-            Said::New => self.need(&tenant, &key),
+            Said::New => {
+                self.put_off_without_room(&tenant, &key);
+                if self.tenants.get(&tenant).is_some_and(|ledger| !ledger.owed.contains(&key)) {
+                    self.need(&tenant, &key);
+                }
+            }
         }
+        Ok(())
     }
 
     fn delete(&mut self, id: SessionId, delete: &Delete) {
@@ -297,12 +317,14 @@ impl Registry {
         Ok(())
     }
 
-    fn beat(&mut self, id: SessionId, beat: &AgentBeat) {
+    fn beat(&mut self, id: SessionId, beat: &AgentBeat, now: Duration) {
         let Some((session, ledger)) = self.speaking(id) else {
             return;
         };
         let told = Tally { count: beat.count, root: beat.root };
-        if session.phase == Phase::Changes && ledger.tally() != told {
+        let asked = ledger.asked_all.is_some_and(|when| now.saturating_sub(when) < SNAPSHOTS_APART);
+        if session.phase == Phase::Changes && ledger.tally() != told && !asked {
+            ledger.asked_all = Some(now);
             session.wants_all = true;
             self.effects.wake.insert(id);
         }

@@ -25,11 +25,19 @@ impl Registry {
     /// The next call for an object that was taken from the queue.
     pub fn decide(&mut self, tenant: &Uid, key: &Key, road: Road, now: Duration) -> Task {
         match self.judge(tenant, key, road, now) {
-            Verdict::Do(task) => task,
+            Verdict::Do(Task::Create(..) | Task::CreateIngress(..)) if !self.has_room(tenant, key) => {
+                self.conclude(tenant, key, Reason::TooManyObjects, vec![Blocker::Room(tenant.clone())]);
+                Task::Settled
+            }
+            Verdict::Do(task) => {
+                self.spends(tenant, key, &task, now);
+                task
+            }
             Verdict::LetGo(task, numbers) => {
                 if let Some(record) = self.tenants.get_mut(tenant).and_then(|ledger| ledger.record_mut(key)) {
                     record.history.let_go(numbers);
                 }
+                self.spends(tenant, key, &task, now);
                 task
             }
             Verdict::Nothing => {
@@ -150,6 +158,9 @@ impl Registry {
         }
         ledger.answer(key, version, |record| ledger::answer(key, record, version, reason, message, shown));
         self.unblock(&waited, tenant, key);
+        if self.declines_room(tenant, key, &waited, reason) {
+            self.offer_room(tenant);
+        }
         for blocker in blockers {
             self.waiting.entry(blocker).or_default().insert((tenant.clone(), key.clone()));
         }

@@ -19,6 +19,7 @@ mod election;
 mod ingress;
 mod numbers;
 mod room;
+mod share;
 
 const OFF: ClusterState = ClusterState {
     revision: 0,

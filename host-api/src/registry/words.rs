@@ -51,6 +51,10 @@ const TEXTS: &[(Reason, &str)] = &[
     ),
     (Reason::NotSelected, "the platform team exposes only objects with certain labels, and this one lacks them"),
     (Reason::QuotaExceeded, "a quota of the host is used up; delete what you can spare or ask the platform team"),
+    (
+        Reason::TooManyObjects,
+        "this virtual cluster has as many Services and Ingresses on the host as it may have; delete what you can spare",
+    ),
     (Reason::AdmissionDenied, "a policy of the host denies this {kind}; ask the platform team"),
     (Reason::HostRefused, "the host refuses this {kind}; ask the platform team"),
 ];

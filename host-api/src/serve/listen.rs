@@ -11,14 +11,16 @@ use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds::{HANDSHAKE, HEADER_BYTES, STREAMS, UNREAD, WINDOW};
+use crate::connections::Connections;
 use crate::router::{self, Server};
 
+/// Bytes of an HTTP/1 request that are read.
+const HTTP1_BYTES: usize = 16 * 1024;
 /// Time that sessions and writes under way have to end after the first signal.
 const GRACE: Duration = Duration::from_secs(10);
-/// Time for a TLS handshake, and then for a first request.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Reviews that one connection may have under way; an API server with more opens another.
-const STREAMS: u32 = 64;
+const REVIEWS: u32 = 64;
 
 /// Binds the address that this setting gives.
 pub(super) fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener> {
@@ -37,9 +39,21 @@ pub(super) async fn sessions(
     let handle = Handle::new();
     let sessions = server.sessions.clone();
     let router = router::router(server);
+    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(Connections::default());
     let mut serving =
-        axum_server::from_tcp(listener)?.map(|_| acceptor(tls)).first_request_timeout(HANDSHAKE).handle(handle.clone());
-    serving.http_builder().http2().max_concurrent_streams(16).keep_alive_interval(None);
+        axum_server::from_tcp(listener)?.map(|_| acceptor).first_request_timeout(HANDSHAKE).handle(handle.clone());
+    let http = serving.http_builder();
+    http.http2()
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(UNREAD)
+        .max_header_list_size(HEADER_BYTES)
+        .max_pending_accept_reset_streams(16)
+        .max_local_error_reset_streams(64)
+        .keep_alive_interval(None);
+    // Whoever speaks HTTP/1 is told that it takes HTTP/2, and no more.
+    http.http1().keep_alive(false).max_buf_size(HTTP1_BYTES).header_read_timeout(HANDSHAKE);
     let drain = async {
         stop.cancelled().await;
         sessions.close();
@@ -57,7 +71,7 @@ pub(super) async fn sessions(
 /// without the agent.
 pub(super) async fn reviews(listener: TcpListener, tls: RustlsConfig, router: Router) -> std::io::Result<()> {
     let mut serving = axum_server::from_tcp(listener)?.map(|_| acceptor(tls)).first_request_timeout(HANDSHAKE);
-    serving.http_builder().http2().max_concurrent_streams(STREAMS);
+    serving.http_builder().http2().max_concurrent_streams(REVIEWS);
     serving.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 

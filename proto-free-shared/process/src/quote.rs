@@ -1,4 +1,4 @@
-//! Text of others to text for a log line: short, and without control characters. Pure.
+//! Text of others to text for a log line: short, and without characters that command a terminal or hide others. Pure.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ const SHOWN: usize = 300;
 pub fn quote(text: &str) -> String {
     let mut quoted = String::new();
     for character in text.chars().take(SHOWN) {
-        if character.is_control() {
+        if character.is_control() || is_hidden(character) {
             quoted.extend(character.escape_default());
         } else {
             quoted.push(character);
@@ -20,6 +20,14 @@ pub fn quote(text: &str) -> String {
         quoted.push('…');
     }
     quoted
+}
+
+/// Whether a character shows nothing itself and changes how others are shown: marks of direction (Unicode's UAX #9), joiners,
+/// spaces without width, and what separates lines and paragraphs.
+const fn is_hidden(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// An error with its causes. Some libraries name only the outermost, others repeat the next one.
@@ -57,6 +65,7 @@ mod tests {
     #[test]
     fn control_characters_are_spelled_out_and_length_is_capped() {
         assert_eq!(quote("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
+        assert_eq!(quote("a\u{202e}b\u{2066}c\u{200b}"), "a\\u{202e}b\\u{2066}c\\u{200b}");
         assert_eq!(quote(&"é".repeat(400)).chars().count(), SHOWN + 1);
     }
 }

@@ -1,5 +1,6 @@
 //! A host-api of its own with two tenants: one that misbehaves, and one that must not notice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,19 +18,22 @@ use crate::world::SOON;
 const VIRTUAL: &str = "hostile-cluster";
 /// How many twins the hostile tenant has.
 const STANDING: usize = 5;
+/// How many it may have.
+pub const OBJECTS: usize = 200;
 
 /// A host-api with two tenants: one that misbehaves, and one that goes on.
 pub struct Stage {
     /// Where both speak.
-    pub host_api: HostApi,
+    pub host_api: Arc<HostApi>,
     /// The one that misbehaves.
     pub hostile: Tenant,
     /// Its token.
     pub token: String,
     /// What it wants.
     pub said: Vec<Put>,
+    /// The one that must not notice.
+    pub neighbor_tenant: Tenant,
     neighbor: WireSession,
-    neighbor_tenant: Tenant,
     arrived: usize,
 }
 
@@ -38,7 +42,13 @@ impl Stage {
     pub async fn start(name: &str) -> Result<Self> {
         let host = Rig::shared().host().await?;
         let client = host.client().await?;
-        let host_api = HostApi::start(host, HostApiOptions::default()).await?;
+        // So few that a flood of objects is over soon.
+        let env = vec![
+            ("K3K_EXPOSE_TENANT_OBJECTS".to_owned(), OBJECTS.to_string()),
+            ("K3K_EXPOSE_LOG".to_owned(), "info,k3k_expose_host_api=debug".to_owned()),
+        ];
+        let host_api = HostApi::start(host, HostApiOptions { env, ..HostApiOptions::default() }).await?;
+        let host_api = Arc::new(host_api);
         let hostile = Tenant::create(&client, name, "hostile", TenantOptions::default()).await?;
         let neighbor_tenant =
             Tenant::create(&client, &format!("{name}-next"), "neighbor", TenantOptions::default()).await?;
@@ -64,6 +74,30 @@ impl Stage {
         .await?;
         assert_eq!(opened.1.resume, resume);
         Ok(opened.0)
+    }
+
+    /// The neighbor opens a new session, which takes over.
+    pub async fn renewed(&mut self) -> Result<()> {
+        let token = self.neighbor_tenant.server_pod_token(0).await?;
+        let said = (1..=self.arrived).map(|number| headless(&format!("web-{number}"))).collect::<Result<Vec<_>>>()?;
+        let hello = hello("neighbor-cluster", &said)?;
+        self.neighbor = WireSession::open(&self.host_api, &token, hello).await?.0;
+        Ok(())
+    }
+
+    /// Lets the neighbor create so many Services, one after the other. Gives how long each took, from the shortest on.
+    pub async fn neighbors_creates(&mut self, count: usize) -> Result<Vec<Duration>> {
+        let mut lasted = Vec::new();
+        for _ in 0..count {
+            self.arrived += 1;
+            let put = headless(&format!("web-{}", self.arrived))?;
+            let began = Instant::now();
+            self.neighbor.send(&FromAgent::Put(put.clone())).await?;
+            self.neighbor.settled(&put).await?;
+            lasted.push(began.elapsed());
+        }
+        lasted.sort();
+        Ok(lasted)
     }
 
     /// Nothing of the hostile tenant's was deleted, and the neighbor's next Service arrives.

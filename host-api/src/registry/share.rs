@@ -1,0 +1,173 @@
+//! What each tenant uses up of host-api and of the host: twins, writes, memory, sessions. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k3k_expose_proto::limits::WANT_KEYS;
+use k3k_expose_proto::message::{Bye, ByeReason};
+use k3k_expose_proto::{Key, Reason, Resource, Uid};
+
+use super::Registry;
+use super::judge::Task;
+use crate::bounds::{BYTES, BYTES_ASSURED, Bounds, RECORDS, RECORDS_ASSURED, SESSIONS};
+use crate::ledger::Ledger;
+use crate::services::Blocker;
+use crate::session::bye;
+
+/// While others are at work a tenant has this part of the writes that it may have side by side else.
+const CROWDED: usize = 4;
+/// Seconds until an agent that said more objects than are kept may try again.
+const EXCEEDED_AGAIN: u32 = 60;
+
+/// How many objects of a tenant may be written side by side. Many of one tenant make each write of all others slower, so it
+/// gets fewer of `most` while anybody else is at work.
+pub(super) fn of(wrote: &BTreeMap<Uid, Duration>, tenant: &Uid, most: usize) -> usize {
+    let alone = wrote.keys().all(|other| other == tenant);
+    if alone { most } else { (most / CROWDED).max(1) }
+}
+
+impl Registry {
+    /// What every tenant may use up of which nothing else is said, from its first session on.
+    pub fn set_default_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
+    /// What a tenant may use up from now on. What waits for room is looked at again.
+    pub fn set_bounds(&mut self, tenant: &Uid, bounds: Bounds) {
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        if std::mem::replace(&mut ledger.bounds, bounds) != bounds {
+            self.wake(&Blocker::Room(tenant.clone()));
+        }
+    }
+
+    /// Whether there is a place for one more session of a tenant.
+    pub(super) fn has_place(&self, ledger: &Ledger, pod: &Uid) -> bool {
+        let renewed = ledger.members.contains_key(pod);
+        renewed || ledger.members.len() < ledger.bounds.sessions && self.sessions.len() < SESSIONS
+    }
+
+    /// Whether a record of one more object is kept.
+    ///
+    /// # Errors
+    /// The last line of the session.
+    pub(super) fn may_record(&self, tenant: &Uid, key: &Key) -> Result<(), Bye> {
+        let Some(ledger) = self.tenants.get(tenant).filter(|ledger| ledger.record(key).is_none()) else {
+            return Ok(());
+        };
+        let all = || self.tenants.values().map(Ledger::len).sum::<usize>();
+        let full = ledger.len() >= ledger.bounds.records || ledger.len() >= RECORDS_ASSURED && all() >= RECORDS;
+        let too_many = "the virtual cluster has more Services and Ingresses than host-api keeps a record of";
+        if full { Err(bye(ByeReason::Exceeded, too_many, Some(EXCEEDED_AGAIN))) } else { Ok(()) }
+    }
+
+    /// Lets go of an object that was just said if there is no room for it.
+    pub(super) fn put_off_without_room(&mut self, tenant: &Uid, key: &Key) {
+        let Some(ledger) = self.tenants.get(tenant) else {
+            return;
+        };
+        let held = ledger.at_hand();
+        let all = || self.tenants.values().map(Ledger::at_hand).sum::<usize>();
+        if held > ledger.bounds.bytes || held > BYTES_ASSURED && all() > BYTES {
+            if let Some(ledger) = self.tenants.get_mut(tenant) {
+                ledger.put_off(key);
+            }
+            self.owing.insert(tenant.clone());
+        }
+    }
+
+    /// Asks for objects again for which there is room by now.
+    pub(super) fn ask_for_owed(&mut self) {
+        if self.owing.is_empty() {
+            return;
+        }
+        let all = self.tenants.values().map(Ledger::at_hand).sum::<usize>();
+        for tenant in std::mem::take(&mut self.owing) {
+            let Some(ledger) = self.tenants.get_mut(&tenant).filter(|ledger| !ledger.owed.is_empty()) else {
+                continue;
+            };
+            let held = ledger.at_hand();
+            if held <= ledger.bounds.bytes / 2 && (held <= BYTES_ASSURED || all <= BYTES / 2) {
+                let rest = ledger.owed.iter().nth(WANT_KEYS).cloned();
+                let rest = rest.map(|key| ledger.owed.split_off(&key)).unwrap_or_default();
+                let keys = std::mem::replace(&mut ledger.owed, rest);
+                if let Some(session) = ledger.session {
+                    if let Some(state) = self.sessions.get_mut(&session) {
+                        state.wants.extend(keys);
+                    }
+                    self.effects.wake.insert(session);
+                }
+            }
+            if self.tenants.get(&tenant).is_some_and(|ledger| !ledger.owed.is_empty()) {
+                self.owing.insert(tenant);
+            }
+        }
+    }
+
+    /// Whether a tenant may have this twin too, as far as their number goes.
+    pub(super) fn has_room(&self, tenant: &Uid, key: &Key) -> bool {
+        let Some(ledger) = self.tenants.get(tenant) else {
+            return true;
+        };
+        let standing = self.services.twins_of(tenant) + self.ingresses.twins_of(tenant);
+        let coming = ledger.creating.iter().filter(|other| *other != key && !self.stands(tenant, other)).count();
+        standing + coming < ledger.bounds.objects
+    }
+
+    /// Takes it that the writer makes this call.
+    pub(super) fn spends(&mut self, tenant: &Uid, key: &Key, task: &Task, now: Duration) {
+        let Some(ledger) = self.tenants.get_mut(tenant) else {
+            return;
+        };
+        match task {
+            Task::Settled | Task::InspectPods { .. } => return,
+            Task::Create(..) | Task::CreateIngress(..) => {
+                ledger.creating.insert(key.clone());
+            }
+            Task::Patch(..) | Task::Delete { .. } => {}
+        }
+        self.wrote.insert(tenant.clone(), now);
+        ledger.writes.spend(ledger.bounds.writes, 1, now);
+        let wait = ledger.writes.wait(ledger.bounds.writes, now);
+        if !wait.is_zero() {
+            self.paused.insert(tenant.clone(), now + wait);
+        }
+    }
+
+    /// Takes it that the writer is done with an object. A place that it did not take after all is another's.
+    pub(super) fn created(&mut self, tenant: &Uid, key: &Key) {
+        let tried = self.tenants.get_mut(tenant).is_some_and(|ledger| ledger.creating.remove(key));
+        if tried && !self.stands(tenant, key) {
+            self.offer_room(tenant);
+        }
+    }
+
+    /// Looks again at one of the objects that wait for room: there is room for one.
+    pub(super) fn offer_room(&mut self, tenant: &Uid) {
+        let blocker = Blocker::Room(tenant.clone());
+        let Some(waiting) = self.waiting.get_mut(&blocker) else {
+            return;
+        };
+        let next = waiting.pop_first();
+        if waiting.is_empty() {
+            self.waiting.remove(&blocker);
+        }
+        if let Some((tenant, key)) = next {
+            self.need(&tenant, &key);
+        }
+    }
+
+    /// Whether an object was offered room and did not take it, so that another can have it.
+    pub(super) fn declines_room(&self, tenant: &Uid, key: &Key, waited: &[Blocker], reason: Reason) -> bool {
+        let room = Blocker::Room(tenant.clone());
+        waited.contains(&room) && reason != Reason::TooManyObjects && !self.stands(tenant, key)
+    }
+
+    fn stands(&self, tenant: &Uid, key: &Key) -> bool {
+        match key.resource() {
+            Resource::Services => self.standing(tenant, key).is_some(),
+            Resource::Ingresses => self.standing_ingress(tenant, key).is_some(),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What one tenant may use up, by example.
+
+use super::*;
+use crate::bounds::{Bounds, SNAPSHOTS_APART};
+use crate::bucket::Rate;
+use k3k_expose_proto::message::{AgentBeat, ByeReason};
+
+fn headless(name: &str, padding: usize) -> Put {
+    let mut service = Service::new(ServiceType::ClusterIP);
+    service.cluster_ips = ClusterIps::Headless;
+    service.labels.insert("pad".to_owned(), "x".repeat(padding));
+    let hash = Hash::of(&service);
+    Put {
+        key: key(name),
+        uid: uid(name),
+        hash,
+        seen: 0,
+        unusable: Unusable::default(),
+        object: Object::Service(Box::new(service)),
+    }
+}
+
+/// A session with an empty snapshot, of a tenant with these bounds.
+fn bound(bounds: Bounds) -> (Registry, SessionId) {
+    let (mut registry, id) = synced(Vec::new(), OFF);
+    registry.set_bounds(&uid("t"), bounds);
+    told(&mut registry, id);
+    (registry, id)
+}
+
+fn say(registry: &mut Registry, id: SessionId, put: Put) {
+    registry.line(id, FromAgent::Put(put), NOW).unwrap();
+}
+
+/// The host takes whatever is created. Gives the number of creates.
+fn work(registry: &mut Registry, revision: &mut u32) -> usize {
+    let mut created = 0;
+    while let Some((tenant, key)) = registry.take(9) {
+        let mut next = registry.decide(&tenant, &key, Road::default(), NOW);
+        if matches!(next, Task::Create(..)) {
+            *revision += 1;
+            created += 1;
+            registry.service_answered(stored(&next, *revision), NOW);
+            next = registry.decide(&tenant, &key, Road::default(), NOW);
+        }
+        assert_eq!(next, Task::Settled);
+        registry.done(&tenant, &key);
+    }
+    created
+}
+
+#[test]
+fn one_twin_too_many_is_refused_and_has_the_next_place_that_gets_free() {
+    let (mut registry, id) = bound(Bounds { objects: 2, ..Bounds::default() });
+    for name in ["a", "b", "c", "d"] {
+        say(&mut registry, id, headless(name, 0));
+    }
+    let mut revision = 0;
+    assert_eq!(work(&mut registry, &mut revision), 2);
+    let reasons = reasons(&told(&mut registry, id));
+    assert_eq!(reasons.iter().filter(|reason| **reason == Reason::TooManyObjects).count(), 2, "{reasons:?}");
+
+    let at = HostName { namespace: "ns".to_owned(), name: crate::name::twin("a", "default", "mine") };
+    registry.line(id, FromAgent::Delete(Delete { key: key("a"), uid: uid("a") }), NOW).unwrap();
+    registry.service_gone(&at, Some("99"), NOW);
+    assert_eq!(told(&mut registry, id), [FromHost::Want(Want::Keys(vec![key("c")]))], "one place, one object");
+}
+
+#[test]
+fn an_object_that_declines_its_place_passes_it_on() {
+    let (mut registry, id) = bound(Bounds { objects: 1, ..Bounds::default() });
+    for name in ["a", "b", "c"] {
+        say(&mut registry, id, headless(name, 0));
+    }
+    let mut revision = 0;
+    assert_eq!(work(&mut registry, &mut revision), 1);
+    told(&mut registry, id);
+    registry.set_bounds(&uid("t"), Bounds { objects: 2, ..Bounds::default() });
+    told(&mut registry, id);
+    registry.set_bounds(&uid("t"), Bounds { objects: 1, ..Bounds::default() });
+    for name in ["b", "c"] {
+        say(&mut registry, id, headless(name, 0));
+    }
+    assert_eq!(work(&mut registry, &mut revision), 0);
+    told(&mut registry, id);
+    let at = HostName { namespace: "ns".to_owned(), name: crate::name::twin("a", "default", "mine") };
+    registry.line(id, FromAgent::Delete(Delete { key: key("a"), uid: uid("a") }), NOW).unwrap();
+    registry.service_gone(&at, Some("99"), NOW);
+    assert_eq!(told(&mut registry, id), [FromHost::Want(Want::Keys(vec![key("b")]))]);
+    let mut alias = headless("b", 0);
+    alias.object = Object::Service(Box::new(Service::new(ServiceType::ExternalName)));
+    alias.hash = alias.object.hash();
+    say(&mut registry, id, alias);
+    work(&mut registry, &mut revision);
+    assert!(told(&mut registry, id).contains(&FromHost::Want(Want::Keys(vec![key("c")]))));
+}
+
+#[test]
+fn twins_that_stand_are_not_refused_whoever_is_said_first() {
+    let (mut registry, id) = bound(Bounds { objects: 2, ..Bounds::default() });
+    for name in ["c", "d"] {
+        say(&mut registry, id, headless(name, 0));
+    }
+    let mut revision = 0;
+    assert_eq!(work(&mut registry, &mut revision), 2);
+    registry.begin_anew(uid("next"));
+    let (id, _) = registry.open(&tenant(), OFF, server(0), &hello(Tally::default()), NOW).unwrap();
+    registry.set_bounds(&uid("t"), Bounds { objects: 2, ..Bounds::default() });
+    for name in ["a", "b", "c", "d"] {
+        say(&mut registry, id, headless(name, 0));
+    }
+    assert_eq!(work(&mut registry, &mut revision), 0);
+    let mut reasons = reasons(&told(&mut registry, id));
+    reasons.sort();
+    assert_eq!(reasons, [Reason::Applied, Reason::Applied, Reason::TooManyObjects, Reason::TooManyObjects]);
+}
+
+#[test]
+fn one_record_too_many_ends_the_session_and_nothing_else() {
+    let (mut registry, id) = bound(Bounds { records: 2, ..Bounds::default() });
+    for name in ["a", "b", "a"] {
+        say(&mut registry, id, headless(name, 0));
+    }
+    let bye = registry.line(id, FromAgent::Put(headless("c", 0)), NOW).unwrap_err();
+    assert_eq!((bye.reason, bye.retry_after_s), (ByeReason::Exceeded, Some(60)));
+    assert_eq!(registry.tenants[&uid("t")].len(), 2);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_asked_for_again_until_all_of_it_stands() {
+    let (mut registry, id) = bound(Bounds { bytes: 3_000, ..Bounds::default() });
+    let puts: Vec<Put> = (0..9).map(|number| headless(&format!("web-{number}"), 900)).collect();
+    for put in &puts {
+        say(&mut registry, id, put.clone());
+        assert!(registry.tenants[&uid("t")].at_hand() <= 3_000);
+    }
+    let (mut revision, mut created, mut rounds) = (0, 0, 0);
+    while created < puts.len() {
+        created += work(&mut registry, &mut revision);
+        for line in told(&mut registry, id) {
+            let FromHost::Want(Want::Keys(keys)) = line else { continue };
+            for key in keys {
+                let put = puts.iter().find(|put| put.key == key).unwrap();
+                say(&mut registry, id, put.clone());
+                assert!(registry.tenants[&uid("t")].at_hand() <= 3_000);
+            }
+        }
+        rounds += 1;
+        assert!(rounds < 20, "{created} after {rounds} rounds");
+    }
+    assert_eq!(registry.tenants[&uid("t")].at_hand(), 0);
+    assert!(registry.owing.is_empty() && registry.tenants[&uid("t")].owed.is_empty());
+}
+
+#[test]
+fn whoever_has_used_up_its_writes_waits_and_others_do_not() {
+    let (mut registry, id) = bound(Bounds { writes: Rate { burst: 2, per_second: 1 }, ..Bounds::default() });
+    for number in 0..5 {
+        say(&mut registry, id, headless(&format!("web-{number}"), 0));
+    }
+    let mut revision = 0;
+    assert_eq!(work(&mut registry, &mut revision), 3, "the third is on credit");
+    assert!(!registry.has_waiting());
+    let other = Tenant::for_test("o", "ns", "other");
+    let pod = ServerPod { uid: uid("pod-of-other"), ordinal: 0 };
+    let (id, _) = registry.open(&other, OFF, pod, &hello(Tally::default()), NOW).unwrap();
+    say(&mut registry, id, headless("web", 0));
+    assert_eq!(work(&mut registry, &mut revision), 1);
+    assert_eq!(registry.tick(NOW), Some(Duration::from_secs(1)), "then the first may go on");
+    registry.tick(Duration::from_secs(1));
+    assert!(registry.has_waiting() && work(&mut registry, &mut revision) >= 1);
+}
+
+#[test]
+fn a_tenant_with_much_to_write_has_less_at_once_while_another_is_at_work() {
+    let (mut registry, id) = bound(Bounds::default());
+    for number in 0..20 {
+        say(&mut registry, id, headless(&format!("web-{number}"), 0));
+    }
+    let take = |registry: &mut Registry, most| {
+        let taken: Vec<_> = std::iter::from_fn(|| registry.take(most)).collect();
+        for (tenant, key) in &taken {
+            registry.decide(tenant, key, Road::default(), NOW);
+        }
+        taken
+    };
+    assert_eq!(take(&mut registry, 8).len(), 8, "nobody else is there");
+    let other = Tenant::for_test("o", "ns", "other");
+    let pod = ServerPod { uid: uid("pod-of-other"), ordinal: 0 };
+    let (next, _) = registry.open(&other, OFF, pod, &hello(Tally::default()), NOW).unwrap();
+    say(&mut registry, next, headless("web", 0));
+    assert_eq!(take(&mut registry, 8), [(uid("o"), key("web"))]);
+    for number in 0..7 {
+        registry.done(&uid("t"), &key(&format!("web-{number}")));
+    }
+    assert_eq!(take(&mut registry, 8).len(), 1, "two of eight");
+    registry.tick(NOW + AT_WORK);
+    assert_eq!(take(&mut registry, 8).len(), 6);
+}
+
+#[test]
+fn everything_is_asked_for_again_only_so_often() {
+    let (mut registry, id) = bound(Bounds::default());
+    let wrong = AgentBeat { count: 7, root: Tally::default().root, ready: true };
+    let asked = |registry: &mut Registry, now| {
+        registry.line(id, FromAgent::Beat(wrong.clone()), now).unwrap();
+        told(registry, id).contains(&FromHost::Want(Want::All))
+    };
+    assert!(asked(&mut registry, NOW));
+    let end = |registry: &mut Registry| {
+        let Tally { count, root } = Tally::default();
+        registry.line(id, FromAgent::End(End { count, root }), NOW).unwrap();
+    };
+    end(&mut registry);
+    assert!(!asked(&mut registry, NOW + SNAPSHOTS_APART / 2));
+    assert!(asked(&mut registry, NOW + SNAPSHOTS_APART));
+}
+
+#[test]
+fn a_tenant_has_so_many_sessions_and_can_renew_each() {
+    let (mut registry, _) = bound(Bounds { sessions: 2, ..Bounds::default() });
+    let mut open = |ordinal| registry.open(&tenant(), OFF, server(ordinal), &hello(Tally::default()), NOW).err();
+    assert_eq!([open(1), open(2), open(1), open(0)], [None, Some(NotOpened::TooManySessions), None, None]);
+}
