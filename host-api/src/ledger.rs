@@ -5,7 +5,7 @@
 
 mod record;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use k3k_expose_proto::message::{Answer, Put};
@@ -14,6 +14,7 @@ use k3k_expose_proto::{Key, Reason, Resource, Tally, Uid};
 use crate::contest::Contest;
 use crate::notice::NoticeKind;
 use crate::numbers::History;
+use crate::policy::Usage;
 use crate::session::{Phase, SessionId};
 use crate::tenant::Tenant;
 
@@ -52,6 +53,10 @@ pub struct Ledger {
     pub failures: BTreeMap<Key, u32>,
     /// When an object is looked at again by itself.
     pub due: BTreeMap<Key, Duration>,
+    /// What the twins that are being written will take up.
+    pub claims: BTreeMap<Key, Usage>,
+    /// Objects that were asked for again because something that they waited for became free.
+    pub offered: BTreeSet<Key>,
     records: BTreeMap<Key, Record>,
     tally: Tally,
     by_version: BTreeMap<u64, Key>,
@@ -86,6 +91,8 @@ impl Ledger {
             pods_labeled: None,
             failures: BTreeMap::new(),
             due: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            offered: BTreeSet::new(),
             records: BTreeMap::new(),
             tally: Tally::default(),
             by_version: BTreeMap::new(),
@@ -101,6 +108,7 @@ impl Ledger {
             members,
             elected,
             takeovers,
+            claims: std::mem::take(&mut self.claims),
             ..Self::new(self.tenant.clone(), virtual_cluster, projection)
         };
     }

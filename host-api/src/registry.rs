@@ -9,6 +9,7 @@ mod election;
 mod events;
 mod ingress;
 mod judge;
+mod policy;
 mod refused;
 mod room;
 mod sessions;
@@ -17,6 +18,7 @@ mod wishes;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k3k_expose_proto::{Key, Reason, Resource, Uid};
@@ -27,6 +29,9 @@ use crate::ingress::store::HostIngresses;
 use crate::ledger::Ledger;
 use crate::notice::Notice;
 use crate::numbers::Conflict;
+use crate::policy::Policies;
+use crate::policy::grant::Grant;
+use crate::policy::select::Labels;
 use crate::queue::Queue;
 use crate::quota::Quotas;
 use crate::ranges::Ranges;
@@ -35,6 +40,7 @@ use crate::session::{Session, SessionId};
 use crate::trouble::Troubles;
 
 pub use judge::Task;
+pub use policy::Verdicts;
 pub use sessions::NotOpened;
 
 /// First delay before something that failed is tried again; doubles with each failure.
@@ -53,6 +59,16 @@ pub struct Registry {
     ranges: Ranges,
     quotas: Quotas,
     troubles: Troubles,
+    policies: Policies,
+    policy_revision: u64,
+    /// All policies, and the labels of all namespaces, have been listed: only then it is known what is admitted.
+    policies_known: bool,
+    namespaces_known: bool,
+    /// What each tenant may have, and what one may that no policy is known about.
+    grants: HashMap<Uid, Arc<Grant>>,
+    safe: Arc<Grant>,
+    /// Labels of the namespaces that have some.
+    namespaces: HashMap<String, Labels>,
     clusters: HashMap<Uid, ClusterState>,
     tenants: HashMap<Uid, Ledger>,
     sessions: HashMap<SessionId, Session>,
@@ -119,6 +135,13 @@ impl Registry {
             ranges: Ranges::default(),
             quotas: Quotas::default(),
             troubles: Troubles::default(),
+            policies: Policies::default(),
+            policy_revision: 0,
+            policies_known: false,
+            namespaces_known: false,
+            grants: HashMap::new(),
+            safe: Arc::new(Grant::default()),
+            namespaces: HashMap::new(),
             clusters: HashMap::new(),
             tenants: HashMap::new(),
             sessions: HashMap::new(),
@@ -150,6 +173,7 @@ impl Registry {
         self.queue = Queue::default();
         self.waiting.clear();
         self.retries.clear();
+        self.enforce_all();
     }
 
     /// What has to be done since the last call.
@@ -165,6 +189,7 @@ impl Registry {
     /// Gives an object back.
     pub fn done(&mut self, tenant: &Uid, key: &Key) {
         self.queue.done(tenant, key);
+        self.unclaim(tenant, key);
         self.effects.work |= !self.queue.is_empty();
     }
 

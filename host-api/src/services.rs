@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::ingress::host::Route;
+use crate::policy::Usage;
 use crate::twin::{self, HostService, Twin};
 
 /// Namespace and name of a Service, or an Ingress, of the host.
@@ -49,6 +50,17 @@ pub enum Blocker {
     Route(Route),
     /// Whether this Service of that tenant has a twin.
     Backend(Uid, Key),
+    /// One more of what that tenant may have only so many of.
+    Count(Uid, Counted),
+}
+
+/// What a tenant may have only so many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counted {
+    /// Node ports.
+    NodePorts,
+    /// Load balancers.
+    LoadBalancers,
 }
 
 /// What an event changed.
@@ -67,6 +79,7 @@ pub struct HostServices {
     known: HashMap<String, BTreeMap<String, HostService>>,
     cluster_ips: HashMap<IpAddr, HostName>,
     node_ports: HashMap<u16, HostName>,
+    usage: HashMap<Uid, Usage>,
     // Held by an IPAddress object that somebody made without a Service.
     reserved_ips: HashSet<IpAddr>,
     newest: u64,
@@ -139,6 +152,12 @@ impl HostServices {
         })
     }
 
+    /// What the twins of a tenant take up.
+    #[must_use]
+    pub fn usage(&self, tenant: &Uid) -> Usage {
+        self.usage.get(tenant).copied().unwrap_or_default()
+    }
+
     /// Who holds what something waits for.
     #[must_use]
     pub fn holder(&self, of: &Blocker) -> Option<&HostName> {
@@ -180,6 +199,10 @@ impl HostServices {
     fn replace(&mut self, at: HostName, service: Option<HostService>) -> Change {
         let held = service.as_ref().map(HostService::held).unwrap_or_default();
         let present = service.is_some();
+        if let Some(twin) = service.as_ref().and_then(HostService::twin) {
+            let usage = self.usage.entry(twin.marks.tenant.clone()).or_default();
+            *usage = usage.and(Usage::of(&twin.spec));
+        }
         let of_namespace = self.known.entry(at.namespace.clone()).or_default();
         let before = match service {
             Some(service) => of_namespace.insert(at.name.clone(), service),
@@ -187,6 +210,14 @@ impl HostServices {
         };
         if of_namespace.is_empty() {
             self.known.remove(&at.namespace);
+        }
+        if let Some(twin) = before.as_ref().and_then(HostService::twin)
+            && let Some(usage) = self.usage.get_mut(&twin.marks.tenant)
+        {
+            *usage = usage.without(Usage::of(&twin.spec));
+            if *usage == Usage::default() {
+                self.usage.remove(&twin.marks.tenant);
+            }
         }
         let released = before.as_ref().map(HostService::held).unwrap_or_default();
         let mut freed = Vec::new();

@@ -25,7 +25,10 @@ impl Registry {
     /// The next call for an object that was taken from the queue.
     pub fn decide(&mut self, tenant: &Uid, key: &Key, road: Road, now: Duration) -> Task {
         match self.judge(tenant, key, road, now) {
-            Verdict::Do(task) => task,
+            Verdict::Do(task) => {
+                self.claim(tenant, key, &task);
+                task
+            }
             Verdict::LetGo(task, numbers) => {
                 if let Some(record) = self.tenants.get_mut(tenant).and_then(|ledger| ledger.record_mut(key)) {
                     record.history.let_go(numbers);
@@ -47,6 +50,7 @@ impl Registry {
             }
             Verdict::Answer(reason, blockers) => {
                 let unheard = self.is_unheard_of(reason, &blockers);
+                let nothing_frees = blockers.is_empty();
                 self.conclude(tenant, key, reason, blockers);
                 if let Some(ledger) = self.tenants.get_mut(tenant) {
                     ledger.failures.remove(key);
@@ -57,6 +61,8 @@ impl Registry {
                     }
                     Reason::WrongVirtualCluster => self.report_stranger(tenant),
                     Reason::Applied => self.note_adoption(tenant, key),
+                    // Whose ports fill the band is not known.
+                    Reason::TooManyNodePorts if nothing_frees => self.retry_after(tenant, key, now, SLOW),
                     // No event will tell when the number can be had.
                     _ if unheard => self.retry_after(tenant, key, now, SLOW),
                     _ => {}
@@ -150,6 +156,7 @@ impl Registry {
         }
         ledger.answer(key, version, |record| ledger::answer(key, record, version, reason, message, shown));
         self.unblock(&waited, tenant, key);
+        self.pass_on(tenant, key, &waited, &blockers);
         for blocker in blockers {
             self.waiting.entry(blocker).or_default().insert((tenant.clone(), key.clone()));
         }

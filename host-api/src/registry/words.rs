@@ -51,6 +51,8 @@ const TEXTS: &[(Reason, &str)] = &[
     ),
     (Reason::NotSelected, "the platform team exposes only objects with certain labels, and this one lacks them"),
     (Reason::QuotaExceeded, "a quota of the host is used up; delete what you can spare or ask the platform team"),
+    (Reason::TooManyNodePorts, "no more node ports are admitted for this cluster; delete what you can spare"),
+    (Reason::TooManyLoadBalancers, "no more load balancers are admitted for this cluster; delete what you can spare"),
     (Reason::AdmissionDenied, "a policy of the host denies this {kind}; ask the platform team"),
     (Reason::HostRefused, "the host refuses this {kind}; ask the platform team"),
 ];
