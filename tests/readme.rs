@@ -8,6 +8,7 @@ use k3k_expose_host_api::bounds::{self, Row};
 use k3k_expose_host_api::inject::{AUTHORITIES, CONTAINER, DISABLED, INJECT};
 use k3k_expose_host_api::name;
 use k3k_expose_host_api::notice::NoticeKind;
+use k3k_expose_host_api::policy::grant;
 use k3k_expose_host_api::problem::Problem;
 use k3k_expose_host_api::twin::{CLUSTER_NAME, MANAGED_BY, MANAGER};
 use k3k_expose_process::options::OptionRow;
@@ -38,7 +39,16 @@ fn advice(reason: Reason) -> &'static str {
         Reason::Contested => "platform team: `managedFields` of the host's Service name who keeps changing it",
         Reason::NotSelected => "give the Service the labels that the platform team selects by",
         Reason::QuotaExceeded => "delete what you can spare, or ask the platform team for a larger quota",
-        Reason::TooManyObjects => "delete what you can spare, or ask the platform team for more",
+        Reason::TypeNotAdmitted => "choose a type that the platform team admits",
+        Reason::NodePortNotAdmitted => "choose a node port of the band that the message names, or none",
+        Reason::TooManyObjects | Reason::TooManyNodePorts | Reason::TooManyLoadBalancers => {
+            "delete what you can spare, or ask the platform team for more"
+        }
+        Reason::LoadBalancerClassNotAdmitted => "name a class that the platform team admits, or none",
+        Reason::SourceRangesRequired => "say in `loadBalancerSourceRanges` who may connect",
+        Reason::SourceRangeNotAdmitted => "name source ranges that the platform team admits",
+        Reason::AddressNotAdmitted => "ask for an address that the platform team admits, or for none",
+        Reason::ExternalIPNotAdmitted => "name external IPs that the platform team admits, or none",
         Reason::AdmissionDenied => {
             "platform team: a webhook or admission policy of the host denies it; host-api's debug log has the error"
         }
@@ -126,6 +136,16 @@ fn every_bound_is_told_with_what_happens_beyond() {
         writeln!(table, "| {what} | {most} | {beyond} |").unwrap();
     }
     assert_section("bounds", &(table + "\n"));
+}
+
+#[test]
+fn the_safe_defaults_are_those_of_the_code() {
+    let mut expected = String::from("\n| field of `spec.allow` | without it |\n|---|---|\n");
+    for (field, default) in grant::defaults() {
+        writeln!(expected, "| `{field}` | {default} |").unwrap();
+    }
+    expected.push('\n');
+    assert_section("defaults", &expected);
 }
 
 #[test]

@@ -20,12 +20,14 @@ pub(crate) fn labels(labels: Option<&BTreeMap<String, String>>) -> BTreeMap<Stri
     filter(labels, |key| !is_reserved(key))
 }
 
-/// The annotations whose key is admitted.
+/// The annotations whose key is admitted: by name, or by its beginning where that is followed by a star, which no key has.
 pub(crate) fn annotations(
     annotations: Option<&BTreeMap<String, String>>,
     admitted: &BTreeSet<String>,
 ) -> BTreeMap<String, String> {
-    filter(annotations, |key| key != LAST_APPLIED && admitted.contains(key))
+    let begins =
+        |key: &str| admitted.iter().filter_map(|admitted| admitted.strip_suffix('*')).any(|p| key.starts_with(p));
+    filter(annotations, |key| key != LAST_APPLIED && (admitted.contains(key) || begins(key)))
 }
 
 /// All annotations but our own, and the one that holds the whole object.
@@ -94,5 +96,7 @@ mod tests {
         let admitted = ["example.com/a", LAST_APPLIED].map(str::to_owned).into();
         assert_eq!(annotations(Some(&all), &admitted), map(&["example.com/a"]));
         assert_eq!(annotations(Some(&all), &BTreeSet::new()), BTreeMap::new());
+        let prefix = ["example.com/*", "kubectl.kubernetes.io/*"].map(str::to_owned).into();
+        assert_eq!(annotations(Some(&all), &prefix), map(&["example.com/a", "example.com/b"]));
     }
 }

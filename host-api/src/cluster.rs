@@ -98,6 +98,12 @@ pub struct ClusterState {
     pub selector: BTreeMap<String, String>,
     /// The same two of Ingresses.
     pub ingresses: SyncIngresses,
+    /// The Cluster's namespace.
+    pub namespace: String,
+    /// The Cluster's name.
+    pub name: String,
+    /// The Cluster's own labels, by which policies select.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl ClusterState {
@@ -120,10 +126,10 @@ impl ClusterState {
         selector.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 
-    /// Whether both lead to the same decisions.
+    /// Whether both lead to the same decisions, those of policies apart.
     #[must_use]
     pub fn says_same_as(&self, other: &Self) -> bool {
-        *self == Self { revision: self.revision, ..other.clone() }
+        *self == Self { revision: self.revision, labels: self.labels.clone(), ..other.clone() }
     }
 }
 
@@ -137,6 +143,9 @@ impl From<&Cluster> for ClusterState {
             mass_delete: allowed.and_then(|uid| Uid::parse(uid).ok()),
             selector: cluster.spec.sync.services.selector.clone(),
             ingresses: cluster.spec.sync.ingresses.clone(),
+            namespace: cluster.metadata.namespace.clone().unwrap_or_default(),
+            name: cluster.metadata.name.clone().unwrap_or_default(),
+            labels: cluster.metadata.labels.clone().unwrap_or_default(),
         }
     }
 }

@@ -90,6 +90,22 @@ pub struct Raw {
 enum Command {
     /// Print a server pod as it is with the agent beside it, from files
     Inject(Inject),
+    /// Print what the host would get for a Service of a tenant, or the rule that refuses it
+    Plan(Plan),
+}
+
+/// What `plan` is asked.
+#[derive(Clone, Debug, Args)]
+pub struct Plan {
+    /// YAML file with Services as their tenant writes them; - reads standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub file: PathBuf,
+    /// Whose they are, as NAMESPACE/NAME of the Cluster
+    #[arg(long, value_name = "CLUSTER")]
+    pub cluster: String,
+    /// YAML file with ExposurePolicies, instead of those of the host; then the labels of Cluster and Namespace are read from the Services' file too, and nothing from the host
+    #[arg(long = "policy", value_name = "FILE")]
+    pub policies: Vec<PathBuf>,
 }
 
 /// What `inject` is asked.
@@ -116,6 +132,8 @@ pub enum Asked {
     Serve(Box<Config>),
     /// Print a pod with the agent beside it.
     Inject(Inject),
+    /// Print what becomes of Services.
+    Plan(Plan),
 }
 
 /// Every setting, parsed.
@@ -180,6 +198,7 @@ pub fn read() -> Result<Asked, Invalid> {
     let raw = Raw::parse();
     match raw.command.clone() {
         Some(Command::Inject(inject)) => Ok(Asked::Inject(inject)),
+        Some(Command::Plan(plan)) => Ok(Asked::Plan(plan)),
         None => Config::try_from(raw).map(Box::new).map(Asked::Serve),
     }
 }

@@ -16,6 +16,7 @@ use crate::bucket::Bucket;
 use crate::contest::Contest;
 use crate::notice::NoticeKind;
 use crate::numbers::History;
+use crate::policy::Usage;
 use crate::session::{Phase, SessionId};
 use crate::tenant::Tenant;
 
@@ -65,6 +66,10 @@ pub struct Ledger {
     /// When the agent was asked last to say everything again.
     pub asked_all: Option<Duration>,
     at_hand: usize,
+    /// What the twins that are being written will take up.
+    pub claims: BTreeMap<Key, Usage>,
+    /// Objects that were asked for again because something that they waited for became free.
+    pub offered: BTreeSet<Key>,
     records: BTreeMap<Key, Record>,
     tally: Tally,
     by_version: BTreeMap<u64, Key>,
@@ -105,6 +110,8 @@ impl Ledger {
             owed: BTreeSet::new(),
             asked_all: None,
             at_hand: 0,
+            claims: BTreeMap::new(),
+            offered: BTreeSet::new(),
             records: BTreeMap::new(),
             tally: Tally::default(),
             by_version: BTreeMap::new(),
@@ -124,6 +131,7 @@ impl Ledger {
             writes: self.writes,
             creating: std::mem::take(&mut self.creating),
             asked_all: self.asked_all,
+            claims: std::mem::take(&mut self.claims),
             ..Self::new(self.tenant.clone(), virtual_cluster, projection)
         };
     }

@@ -37,11 +37,13 @@ pub mod label;
 pub mod relabel;
 pub mod servers;
 
+pub mod cidr;
 pub mod guard;
 pub mod ingress;
 pub mod name;
 pub mod numbers;
 pub mod plan;
+pub mod policy;
 pub mod quota;
 pub mod ranges;
 pub mod services;

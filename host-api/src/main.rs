@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use k3k_expose_host_api::config::{self, Asked, Inject};
+use k3k_expose_host_api::config::{self, Asked, Inject, Plan};
 use k3k_expose_host_api::inject::{Settings, command};
+use k3k_expose_host_api::policy::ask;
 use k3k_expose_host_api::serve;
 use k3k_expose_process::log;
 
@@ -14,6 +15,7 @@ async fn main() -> ExitCode {
     let config = match config::read() {
         Ok(Asked::Serve(config)) => *config,
         Ok(Asked::Inject(asked)) => return inject(&asked),
+        Ok(Asked::Plan(asked)) => return plan(&asked).await,
         Err(invalid) => {
             log::complain(&format!("k3k-expose-host-api: {invalid}\nsee k3k-expose-host-api --help"));
             return ExitCode::from(2);
@@ -63,6 +65,25 @@ fn inject(asked: &Inject) -> ExitCode {
         Err(error) => {
             log::complain(&format!("k3k-expose-host-api inject: {error:#}"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what becomes of Services. What is refused makes it fail, so that a pipeline can ask beforehand.
+async fn plan(asked: &Plan) -> ExitCode {
+    // Without it no client can be made; a second one would be a mistake of this process's own.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match ask::plan(asked).await {
+        Ok(planned) => {
+            #[expect(clippy::print_stdout, reason = "the command's own output")]
+            {
+                print!("{}", planned.text);
+            }
+            if planned.refused { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+        Err(error) => {
+            log::complain(&format!("k3k-expose-host-api plan: {error:#}"));
+            ExitCode::from(2)
         }
     }
 }

@@ -267,7 +267,7 @@ pub(crate) fn guarded<S>(twin: &Twin<S>, mut metadata: Map<String, Value>, spec:
 }
 
 /// The patch that makes `spec` exactly this.
-fn patch(twin: &Twin, spec: &ServiceSpec, metadata: Map<String, Value>) -> Value {
+pub(crate) fn patch(twin: &Twin, spec: &ServiceSpec, metadata: Map<String, Value>) -> Value {
     let mut fields = match json!(spec) {
         Value::Object(fields) => fields,
         _ => Map::new(),

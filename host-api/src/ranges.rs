@@ -3,24 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::cidr::Cidr;
+
 /// The ranges of the host by the name of the object that names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges {
-    known: BTreeMap<String, Vec<Range>>,
-}
-
-/// One block of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Range {
-    ipv4: bool,
-    first: u128,
-    mask: u128,
+    known: BTreeMap<String, Vec<Cidr>>,
 }
 
 impl Ranges {
     /// Takes in one object, or that it is gone. Tells whether that changes anything.
     pub fn set(&mut self, name: &str, cidrs: Option<&[String]>) -> bool {
-        let ranges = cidrs.map(|cidrs| cidrs.iter().filter_map(|cidr| Range::parse(cidr)).collect::<Vec<_>>());
+        let ranges = cidrs.map(|cidrs| cidrs.iter().filter_map(|cidr| Cidr::parse(cidr)).collect::<Vec<_>>());
         let before = match ranges.clone() {
             Some(ranges) => self.known.insert(name.to_owned(), ranges),
             None => self.known.remove(name),
@@ -38,26 +32,8 @@ impl Ranges {
     /// family that the host lacks: it has an answer of its own for that.
     #[must_use]
     pub fn exclude(&self, ip: IpAddr) -> bool {
-        let mut family = self.known.values().flatten().filter(|range| range.ipv4 == ip.is_ipv4()).peekable();
-        family.peek().is_some() && !family.any(|range| bits(ip) & range.mask == range.first)
-    }
-}
-
-impl Range {
-    fn parse(cidr: &str) -> Option<Self> {
-        let (first, length) = cidr.split_once('/')?;
-        let (first, length): (IpAddr, u32) = (first.parse().ok()?, length.parse().ok()?);
-        let width: u32 = if first.is_ipv4() { 32 } else { 128 };
-        let rest = width.checked_sub(length)?;
-        let mask = u128::MAX.checked_shl(rest).unwrap_or_default();
-        Some(Self { ipv4: first.is_ipv4(), first: bits(first) & mask, mask })
-    }
-}
-
-fn bits(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(ip) => u32::from(ip).into(),
-        IpAddr::V6(ip) => ip.into(),
+        let mut family = self.known.values().flatten().filter(|range| range.is_of_family(ip)).peekable();
+        family.peek().is_some() && !family.any(|range| range.contains(ip))
     }
 }
 

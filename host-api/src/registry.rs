@@ -9,6 +9,7 @@ mod election;
 mod events;
 mod ingress;
 mod judge;
+mod policy;
 mod refused;
 mod room;
 mod sessions;
@@ -18,6 +19,7 @@ mod wishes;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k3k_expose_proto::{Key, Reason, Resource, Uid};
@@ -29,6 +31,9 @@ use crate::ingress::store::HostIngresses;
 use crate::ledger::Ledger;
 use crate::notice::Notice;
 use crate::numbers::Conflict;
+use crate::policy::Policies;
+use crate::policy::grant::Grant;
+use crate::policy::select::Labels;
 use crate::queue::Queue;
 use crate::quota::Quotas;
 use crate::ranges::Ranges;
@@ -37,6 +42,7 @@ use crate::session::{Session, SessionId};
 use crate::trouble::Troubles;
 
 pub use judge::Task;
+pub use policy::Verdicts;
 pub use sessions::NotOpened;
 
 /// First delay before something that failed is tried again; doubles with each failure.
@@ -57,6 +63,16 @@ pub struct Registry {
     ranges: Ranges,
     quotas: Quotas,
     troubles: Troubles,
+    policies: Policies,
+    policy_revision: u64,
+    /// All policies, and the labels of all namespaces, have been listed: only then it is known what is admitted.
+    policies_known: bool,
+    namespaces_known: bool,
+    /// What each tenant may have, and what one may that no policy is known about.
+    grants: HashMap<Uid, Arc<Grant>>,
+    safe: Arc<Grant>,
+    /// Labels of the namespaces that have some.
+    namespaces: HashMap<String, Labels>,
     clusters: HashMap<Uid, ClusterState>,
     tenants: HashMap<Uid, Ledger>,
     sessions: HashMap<SessionId, Session>,
@@ -130,6 +146,13 @@ impl Registry {
             ranges: Ranges::default(),
             quotas: Quotas::default(),
             troubles: Troubles::default(),
+            policies: Policies::default(),
+            policy_revision: 0,
+            policies_known: false,
+            namespaces_known: false,
+            grants: HashMap::new(),
+            safe: Arc::new(Grant::default()),
+            namespaces: HashMap::new(),
             clusters: HashMap::new(),
             tenants: HashMap::new(),
             sessions: HashMap::new(),
@@ -166,6 +189,7 @@ impl Registry {
         self.waiting.clear();
         self.retries.clear();
         self.owing.clear();
+        self.enforce_all();
     }
 
     /// What has to be done since the last call.
@@ -185,6 +209,7 @@ impl Registry {
         self.queue.done(tenant, key);
         self.created(tenant, key);
         self.ask_for_owed();
+        self.unclaim(tenant, key);
         self.effects.work |= !self.queue.is_empty();
     }
 

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::hub::{Hub, new_epoch};
 use crate::ingress::file::PolicyFile;
 use crate::metrics::Metrics;
+use crate::policy::status;
 use crate::ready::Ready;
 use crate::router::Server;
 use crate::servers::ServerPods;
@@ -66,10 +67,11 @@ pub async fn run(config: Config) -> Result<()> {
         "stateful-sets",
         "namespaces",
         "limit-ranges",
+        "policies",
         "certificate",
     ]
     .map(Ready::new);
-    let [services, ingresses, clusters, pods, sets, namespaces, ranges, certificate] = watched.clone();
+    let [services, ingresses, clusters, pods, sets, namespaces, ranges, policies, certificate] = watched.clone();
     // Nobody waits for these two: they put right what was done without us.
     let [all_pods, maps] = ["pods", "authorities"].map(Ready::new);
     let watches: Arc<[Ready]> = Arc::new(watched);
@@ -120,7 +122,8 @@ pub async fn run(config: Config) -> Result<()> {
             room::addresses(Arc::clone(&hub), client.clone()),
             room::warnings(Arc::clone(&hub), client.clone(), services),
             surroundings::sets(client.clone(), &mut known.sets, sets),
-            surroundings::namespaces(client.clone(), &mut known.namespaces, namespaces),
+            surroundings::namespaces(Arc::clone(&hub), client.clone(), &mut known.namespaces, namespaces),
+            watch::policies::policies(Arc::clone(&hub), client.clone(), policies),
             surroundings::limit_ranges(client.clone(), &mut known.ranges, ranges),
             surroundings::authorities(client.clone(), &authorities, maps.clone()),
         );
@@ -130,6 +133,7 @@ pub async fn run(config: Config) -> Result<()> {
         let (leader, client) = (&leadership, &client);
         tokio::join!(
             leader.in_each_term(|| relabel::run(client.clone(), &metrics, all_pods.clone())),
+            leader.in_each_term(|| status::run(client.clone(), Arc::clone(&hub))),
             leader.in_each_term(|| servers.tell(&stores, &hub, &metrics)),
             leader.in_each_term(|| authorities.run(client.clone(), &stores, &maps, bundle.clone())),
             leader.in_each_term(|| certify::tell_api_server(client.clone(), &config.certificates, bundle.clone())),

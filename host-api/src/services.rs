@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::ingress::host::Route;
+use crate::policy::Usage;
 use crate::twin::{self, HostService, Twin};
 
 /// Namespace and name of a Service, or an Ingress, of the host.
@@ -51,6 +52,17 @@ pub enum Blocker {
     Backend(Uid, Key),
     /// Room for another twin of that tenant.
     Room(Uid),
+    /// One more of what that tenant may have only so many of.
+    Count(Uid, Counted),
+}
+
+/// What a tenant may have only so many of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counted {
+    /// Node ports.
+    NodePorts,
+    /// Load balancers.
+    LoadBalancers,
 }
 
 /// What an event changed.
@@ -70,6 +82,7 @@ pub struct HostServices {
     cluster_ips: HashMap<IpAddr, HostName>,
     node_ports: HashMap<u16, HostName>,
     twins: HashMap<Uid, usize>,
+    usage: HashMap<Uid, Usage>,
     // Held by an IPAddress object that somebody made without a Service.
     reserved_ips: HashSet<IpAddr>,
     newest: u64,
@@ -148,6 +161,12 @@ impl HostServices {
         self.twins.get(tenant).copied().unwrap_or_default()
     }
 
+    /// What the twins of a tenant take up.
+    #[must_use]
+    pub fn usage(&self, tenant: &Uid) -> Usage {
+        self.usage.get(tenant).copied().unwrap_or_default()
+    }
+
     /// Who holds what something waits for.
     #[must_use]
     pub fn holder(&self, of: &Blocker) -> Option<&HostName> {
@@ -190,6 +209,10 @@ impl HostServices {
         let held = service.as_ref().map(HostService::held).unwrap_or_default();
         let present = service.is_some();
         let is = service.as_ref().and_then(HostService::twin).map(|twin| twin.marks.tenant.clone());
+        if let Some(twin) = service.as_ref().and_then(HostService::twin) {
+            let usage = self.usage.entry(twin.marks.tenant.clone()).or_default();
+            *usage = usage.and(Usage::of(&twin.spec));
+        }
         let of_namespace = self.known.entry(at.namespace.clone()).or_default();
         let before = match service {
             Some(service) => of_namespace.insert(at.name.clone(), service),
@@ -200,6 +223,14 @@ impl HostServices {
         }
         let was = before.as_ref().and_then(HostService::twin).map(|twin| &twin.marks.tenant);
         recount(&mut self.twins, was, is.as_ref());
+        if let Some(twin) = before.as_ref().and_then(HostService::twin)
+            && let Some(usage) = self.usage.get_mut(&twin.marks.tenant)
+        {
+            *usage = usage.without(Usage::of(&twin.spec));
+            if *usage == Usage::default() {
+                self.usage.remove(&twin.marks.tenant);
+            }
+        }
         let released = before.as_ref().map(HostService::held).unwrap_or_default();
         let mut freed = Vec::new();
         for ip in released.cluster_ips.into_iter().filter(|ip| !held.cluster_ips.contains(ip)) {

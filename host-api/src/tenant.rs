@@ -49,6 +49,12 @@ impl Tenant {
         &self.cluster
     }
 
+    /// A tenant as the host's Cluster has it, that nobody has proven to be: it has no session.
+    #[must_use]
+    pub fn of_cluster(id: Uid, namespace: &str, cluster: &str) -> Self {
+        Self { id, namespace: namespace.to_owned(), cluster: cluster.to_owned() }
+    }
+
     #[cfg(test)]
     pub(crate) fn for_test(id: &str, namespace: &str, cluster: &str) -> Self {
         Self { id: Uid::parse(id).unwrap(), namespace: namespace.to_owned(), cluster: cluster.to_owned() }

@@ -1,6 +1,7 @@
 //! Watches of the host: Services, Ingresses, Clusters and server pods, each into the registry. I/O.
 
 pub mod own;
+pub mod policies;
 pub mod room;
 pub mod surroundings;
 
@@ -155,6 +156,16 @@ async fn drive<K>(
     stream: impl Stream<Item = watcher::Result<Event<K>>>,
     handle: &mut impl FnMut(Event<K>),
 ) {
+    drive_or(what, stream, handle, || UNSERVED).await;
+}
+
+/// The same; `unserved` hears of it each time that the host does not serve this, and says when to ask again.
+async fn drive_or<K>(
+    what: &'static str,
+    stream: impl Stream<Item = watcher::Result<Event<K>>>,
+    handle: &mut impl FnMut(Event<K>),
+    mut on_unserved: impl FnMut() -> Duration,
+) {
     let delays = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(3))
@@ -176,7 +187,7 @@ async fn drive<K>(
                 if !std::mem::replace(&mut unserved, true) {
                     info!(what, "the host does not serve this, so it is not watched");
                 }
-                sleep(UNSERVED).await;
+                sleep(on_unserved()).await;
             }
             Err(error) => warn!(what, error = causes(&error), "watch failed, tried again"),
         }

@@ -91,6 +91,24 @@ reasons! {
     QuotaExceeded => Rejected,
     /// The tenant has as many twins as it may have.
     TooManyObjects => Rejected,
+    /// The platform team does not admit Services of this type.
+    TypeNotAdmitted => Rejected,
+    /// A node port that was asked for is not one that the platform team admits.
+    NodePortNotAdmitted => Rejected,
+    /// The virtual cluster has as many node ports as it may have.
+    TooManyNodePorts => Rejected,
+    /// The virtual cluster has as many load balancers as it may have.
+    TooManyLoadBalancers => Rejected,
+    /// The platform team does not admit the class of the load balancer.
+    LoadBalancerClassNotAdmitted => Rejected,
+    /// The load balancer has to say who may connect.
+    SourceRangesRequired => Rejected,
+    /// The platform team does not admit a source range.
+    SourceRangeNotAdmitted => Rejected,
+    /// The platform team does not admit the address that the load balancer asks for.
+    AddressNotAdmitted => Rejected,
+    /// The platform team does not admit an external IP.
+    ExternalIPNotAdmitted => Rejected,
     /// An admission webhook or policy of the host denies the object.
     AdmissionDenied => Rejected,
     /// The host's API server refuses the object.

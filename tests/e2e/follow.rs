@@ -82,7 +82,6 @@ fn changes() -> Vec<Value> {
         json!({"publishNotReadyAddresses": null}),
         json!({"allocateLoadBalancerNodePorts": false, "ports": [{"name": "plain", "port": 81, "nodePort": null}]}),
         json!({"allocateLoadBalancerNodePorts": true}),
-        json!({"externalIPs": ["192.0.2.77"], "loadBalancerIP": "192.0.2.78"}),
     ];
     let labels = [json!({"team": "a", "app.kubernetes.io/name": "web"}), json!({"team": "b"}), json!({"team": null})];
     let spec = spec.into_iter().map(|spec| json!({"spec": spec}));

@@ -25,6 +25,7 @@ mod naming;
 mod numbers;
 mod observe;
 mod pod_labels;
+mod policy;
 mod process;
 mod races;
 mod refusals;

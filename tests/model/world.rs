@@ -429,6 +429,9 @@ fn off() -> ClusterState {
         mass_delete: None,
         selector: BTreeMap::new(),
         ingresses: SyncIngresses::default(),
+        namespace: String::new(),
+        name: String::new(),
+        labels: BTreeMap::new(),
     }
 }
 

@@ -55,7 +55,7 @@ pub fn injected(text: &str, settings: &Settings) -> Result<Value, CommandError> 
 }
 
 /// The documents of a list, or the document itself.
-fn items(document: Value) -> Vec<Value> {
+pub(crate) fn items(document: Value) -> Vec<Value> {
     match document {
         Value::Object(mut list) if list.get("kind").is_some_and(|kind| kind == "List") => match list.remove("items") {
             Some(Value::Array(items)) => items,

@@ -11,6 +11,7 @@ use super::Registry;
 use crate::cluster::ClusterState;
 use crate::ledger::Ledger;
 use crate::notice::{Notice, NoticeKind};
+use crate::policy::Usage;
 use crate::services::{Blocker, Change, HostName};
 use crate::session::Session;
 use crate::twin::{HostService, Marks, Twin};
@@ -64,7 +65,11 @@ impl Registry {
             return;
         }
         let same = known.is_some_and(|known| known.says_same_as(&state));
+        let relabeled = known.is_none_or(|known| known.labels != state.labels);
         self.clusters.insert(cluster.clone(), state);
+        if relabeled {
+            self.grant_of_cluster_anew(cluster);
+        }
         if same {
             return;
         }
@@ -85,6 +90,7 @@ impl Registry {
         self.bury(cluster, now);
         self.release(cluster);
         self.clusters.remove(cluster);
+        self.grant_of_cluster_anew(cluster);
         self.tenants.remove(cluster);
         let of_cluster = |session: &Session| session.tenant == *cluster;
         self.end_sessions(ByeReason::Expired, "the Cluster is gone", of_cluster);
@@ -210,7 +216,18 @@ impl Registry {
                 self.wake(&Blocker::Backend(marks.tenant.clone(), marks.key.clone()));
             }
         }
+        if let Some(before) = before {
+            let same = after.as_ref().filter(|after| after.marks.tenant == before.marks.tenant);
+            let left = same.map(|after| Usage::of(&after.spec)).unwrap_or_default();
+            self.offer(&before.marks.tenant, Usage::of(&before.spec).without(left));
+        }
         self.follow(before, after.as_ref(), now);
+        // Of an object that agents have spoken of, the answer decides.
+        if let Some(marks) = after.map(|after| after.marks)
+            && self.record(&marks.tenant, &marks.key).is_none()
+        {
+            self.enforce_on(&marks.tenant, &marks.key);
+        }
     }
 
     /// What a change of an object of the host means for those that it was, or is, the twin of.

@@ -9,11 +9,13 @@ use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use super::policy::denial;
 use super::{Registry, wishes};
 use crate::guard::Guard;
 use crate::ingress::policy::Denial;
 use crate::ledger::Ledger;
 use crate::plan::{self, Plan, Road, plan};
+use crate::policy;
 use crate::services::{Blocker, HostName};
 use crate::translate::{Desired, translate};
 use crate::twin::{self, CLUSTER_NAME, Held, HostService, Marks, Twin, VIRTUAL_NAMESPACE};
@@ -73,19 +75,25 @@ impl Registry {
         let current = self.services.get(&at);
         let standing = current.and_then(HostService::twin);
         let Some(record) = ledger.record(key) else {
-            return if self.k3k_writes(tenant, Resource::Services) {
-                Verdict::Nothing
-            } else {
-                self.removal(ledger, key, &at, standing)
+            if self.k3k_writes(tenant, Resource::Services) {
+                return Verdict::Nothing;
+            }
+            return match self.removal(ledger, key, &at, standing) {
+                Verdict::Nothing => self.judge_standing((ledger, None), key, &at, standing, now),
+                verdict => verdict,
             };
         };
         let Some(Object::Service(object)) = &record.object else {
-            return Verdict::Nothing;
+            return self.judge_standing((ledger, Some(record)), key, &at, standing, now);
         };
         if self.k3k_writes(tenant, Resource::Services) {
             return Verdict::Answer(Reason::Adopting, Vec::new());
         }
         let selected = self.clusters.get(tenant).is_none_or(|state| state.selects(Resource::Services, &object.labels));
+        let refused = |answer| match self.removal(ledger, key, &at, standing) {
+            Verdict::Nothing => answer,
+            verdict => verdict,
+        };
         let desired = if selected {
             translate(&ledger.tenant, &ledger.virtual_cluster, key, &record.uid, object)
         } else {
@@ -93,15 +101,22 @@ impl Registry {
         };
         let mut desired = match desired {
             Ok(desired) => desired,
-            Err(reason) => {
-                return match self.removal(ledger, key, &at, standing) {
-                    Verdict::Nothing => Verdict::Answer(reason, Vec::new()),
-                    verdict => verdict,
-                };
-            }
+            Err(reason) => return refused(Verdict::Answer(reason, Vec::new())),
         };
+        let grant = self.grant(tenant);
+        if let Err(refusal) = policy::service::judge(grant, object) {
+            return refused(Verdict::Deny(denial(refusal), Vec::new()));
+        }
+        policy::service::shape(grant, object, &mut desired);
+        Self::leave_band(grant, &mut desired.spec);
+        if let Err((reason, blocker)) = self.has_count(ledger, key, &desired.spec) {
+            return refused(Verdict::Answer(reason, vec![blocker]));
+        }
         let twin = standing.filter(|twin| twin.marks.is_of(tenant, key));
         let resolved = self.resolve(ledger, record, &at, (&mut desired.spec, object), twin, now);
+        if self.enter_band((Some(record), &at), grant, &mut desired.spec, twin, now).is_none() {
+            return refused(Verdict::Answer(Reason::TooManyNodePorts, Vec::new()));
+        }
         let let_through = self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref());
         let planned = plan(tenant, key, &desired, current, road, let_through);
         match planned {
@@ -221,7 +236,7 @@ fn without(at: HostName, twin: &Twin, numbers: Vec<Blocker>) -> Verdict {
     Verdict::LetGo(Task::Patch(at, patch), numbers)
 }
 
-fn deletion<S>(at: HostName, twin: &Twin<S>) -> Verdict {
+pub(super) fn deletion<S>(at: HostName, twin: &Twin<S>) -> Verdict {
     let (uid, resource_version) = (twin.uid.clone(), twin.resource_version.clone());
     Verdict::Do(Task::Delete { at, uid, resource_version })
 }

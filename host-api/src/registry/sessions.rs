@@ -122,6 +122,8 @@ impl Registry {
         let told = self.beat_of(id);
         let HostBeat { k3k_syncs, k3k_syncs_ingresses, ingress_classes } = told.clone();
         let mut warnings = Vec::new();
+        let tenant = self.sessions.get(&id).map(|session| &session.tenant);
+        let annotations = tenant.map(|tenant| self.grant(tenant).shown_annotations()).unwrap_or_default();
         if let Some(session) = self.sessions.get_mut(&id) {
             session.told_beat = told;
             warnings.extend(k3k_syncs.then(|| TWO_WRITERS.to_owned()));
@@ -132,7 +134,7 @@ impl Registry {
             session: self.session_name(id),
             epoch: self.epoch.clone(),
             role: self.role(id),
-            limits: Limits { in_flight: IN_FLIGHT, annotations: Vec::new() },
+            limits: Limits { in_flight: IN_FLIGHT, annotations },
             resume,
             ends_in_s: 0,
             k3k_syncs,
@@ -360,6 +362,7 @@ impl Registry {
     /// What follows when an object is not wanted any more.
     fn unwanted(&mut self, tenant: &Uid, key: &Key, record: &Record) {
         self.unblock(&record.blockers, tenant, key);
+        self.pass_on(tenant, key, &record.blockers, &[]);
         if let Some(ledger) = self.tenants.get_mut(tenant) {
             ledger.failures.remove(key);
             if let Some(time) = ledger.due.remove(key) {

@@ -31,6 +31,7 @@ impl Registry {
             }
             Verdict::Do(task) => {
                 self.spends(tenant, key, &task, now);
+                self.claim(tenant, key, &task);
                 task
             }
             Verdict::LetGo(task, numbers) => {
@@ -55,6 +56,7 @@ impl Registry {
             }
             Verdict::Answer(reason, blockers) => {
                 let unheard = self.is_unheard_of(reason, &blockers);
+                let nothing_frees = blockers.is_empty();
                 self.conclude(tenant, key, reason, blockers);
                 if let Some(ledger) = self.tenants.get_mut(tenant) {
                     ledger.failures.remove(key);
@@ -65,6 +67,8 @@ impl Registry {
                     }
                     Reason::WrongVirtualCluster => self.report_stranger(tenant),
                     Reason::Applied => self.note_adoption(tenant, key),
+                    // Whose ports fill the band is not known.
+                    Reason::TooManyNodePorts if nothing_frees => self.retry_after(tenant, key, now, SLOW),
                     // No event will tell when the number can be had.
                     _ if unheard => self.retry_after(tenant, key, now, SLOW),
                     _ => {}
@@ -161,6 +165,7 @@ impl Registry {
         if self.declines_room(tenant, key, &waited, reason) {
             self.offer_room(tenant);
         }
+        self.pass_on(tenant, key, &waited, &blockers);
         for blocker in blockers {
             self.waiting.entry(blocker).or_default().insert((tenant.clone(), key.clone()));
         }

@@ -18,6 +18,7 @@ mod anew;
 mod election;
 mod ingress;
 mod numbers;
+mod policy;
 mod room;
 mod share;
 
@@ -27,6 +28,9 @@ const OFF: ClusterState = ClusterState {
     mass_delete: None,
     selector: BTreeMap::new(),
     ingresses: SyncIngresses { enabled: false, selector: BTreeMap::new() },
+    namespace: String::new(),
+    name: String::new(),
+    labels: BTreeMap::new(),
 };
 const NOW: Duration = Duration::ZERO;
 

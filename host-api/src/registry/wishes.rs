@@ -36,7 +36,7 @@ impl Registry {
             given: record.history.given,
             // Whoever was refused this very wish and says it again has seen why.
             seen: if record.was_refused_number() { u64::MAX } else { record.seen },
-            conflict: self.conflict,
+            conflict: self.grant(ledger.tenant.id()).conflict.unwrap_or(self.conflict),
             stuck_cluster_ips: ips.is_some(),
             stuck_node_ports: ports.is_some(),
         };

@@ -55,6 +55,8 @@ const TEXTS: &[(Reason, &str)] = &[
         Reason::TooManyObjects,
         "this virtual cluster has as many Services and Ingresses on the host as it may have; delete what you can spare",
     ),
+    (Reason::TooManyNodePorts, "no more node ports are admitted for this cluster; delete what you can spare"),
+    (Reason::TooManyLoadBalancers, "no more load balancers are admitted for this cluster; delete what you can spare"),
     (Reason::AdmissionDenied, "a policy of the host denies this {kind}; ask the platform team"),
     (Reason::HostRefused, "the host refuses this {kind}; ask the platform team"),
 ];

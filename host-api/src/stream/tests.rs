@@ -62,6 +62,9 @@ fn welcome(hub: &Hub) -> Result<(SessionId, Welcome), NotOpened> {
         mass_delete: None,
         selector: BTreeMap::new(),
         ingresses: SyncIngresses::default(),
+        namespace: String::new(),
+        name: String::new(),
+        labels: BTreeMap::new(),
     };
     let (tenant, pod) = (Tenant::for_test("t", "ns", "mine"), ServerPod { uid: uid("pod"), ordinal: 0 });
     hub.with(|registry, now| registry.open(&tenant, state, pod, &hello, now))

@@ -1,6 +1,9 @@
 //! Watches of what decides whether a server pod gets the agent: StatefulSets, namespaces, LimitRanges; and of what it
 //! mounts. I/O.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, LimitRange};
 use kube::runtime::reflector::store::Writer;
@@ -8,9 +11,10 @@ use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 
-use super::drive;
+use super::{drive, policies};
 use crate::admission::stores::{self, NamespaceMeta};
 use crate::authorities::Authorities;
+use crate::hub::Hub;
 use crate::inject::AUTHORITIES;
 use crate::ready::Ready;
 
@@ -27,8 +31,10 @@ pub async fn sets(client: Client, stored: &mut Writer<StatefulSet>, ready: Ready
 }
 
 /// Watches the labels and annotations of all namespaces. Never ends.
-pub async fn namespaces(client: Client, stored: &mut Writer<NamespaceMeta>, ready: Ready) {
+pub async fn namespaces(hub: Arc<Hub>, client: Client, stored: &mut Writer<NamespaceMeta>, ready: Ready) {
+    let mut listed = BTreeSet::new();
     let mut handle = |event: Event<NamespaceMeta>| {
+        policies::namespaces(&hub, &mut listed, &event);
         stored.apply_watcher_event(&event);
         up_when_listed(&event, &ready);
     };

@@ -213,6 +213,14 @@ impl Tenant {
         self.patch_cluster(json!({"metadata": {"annotations": {key: value}}})).await
     }
 
+    /// Sets a label of the Cluster, or removes it.
+    ///
+    /// # Errors
+    /// When the Cluster is gone.
+    pub async fn label_cluster(&self, key: &str, value: Option<&str>) -> anyhow::Result<()> {
+        self.patch_cluster(json!({"metadata": {"labels": {key: value}}})).await
+    }
+
     /// Deletes the Cluster; what it owns goes with the garbage collector.
     ///
     /// # Errors

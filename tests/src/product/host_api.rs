@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Secret;
@@ -9,6 +10,7 @@ use kube::{Api, Client};
 
 use super::Product;
 use crate::access::Credential;
+use crate::eventually::eventually;
 use crate::plane::ControlPlane;
 use crate::port::Port;
 use crate::supervisor::{Launch, Rank};
@@ -149,13 +151,26 @@ impl Deref for HostApi {
     }
 }
 
-/// Applies host-api's account as it is shipped: what it may do, and the fence around that.
+/// What the platform team of the rig admits of every tenant: tests of policies select theirs more closely.
+const POLICY: &str = "
+apiVersion: expose.k3k.io/v1alpha1
+kind: ExposurePolicy
+metadata:
+  name: rig
+spec:
+  allow:
+    nodePorts: {most: 10000}
+    loadBalancers: {most: 10000, classes: [example.com/lb, example.com/fast, example.com/one, example.com/two, example.com/three]}
+";
+
+/// Applies host-api's account as it is shipped: what it may do, and the fence around that; and what the platform team admits.
 ///
 /// # Errors
 /// When the API server refuses.
 pub async fn apply_rbac(client: &Client) -> anyhow::Result<()> {
-    for file in ["namespace.yaml", "rbac.yaml", "fence.yaml"] {
+    for file in ["namespace.yaml", "exposure-policy.yaml", "rbac.yaml", "fence.yaml"] {
         manifest::apply_file(client, &manifest::folder().join("base").join(file)).await?;
     }
-    Ok(())
+    let served = async || manifest::apply(client, POLICY).await;
+    eventually("the rig's policy is taken", Duration::from_secs(30), served).await
 }

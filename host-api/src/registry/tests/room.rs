@@ -11,6 +11,9 @@ const ON: ClusterState = ClusterState {
     mass_delete: None,
     selector: BTreeMap::new(),
     ingresses: SyncIngresses { enabled: false, selector: BTreeMap::new() },
+    namespace: String::new(),
+    name: String::new(),
+    labels: BTreeMap::new(),
 };
 
 fn quota(used: u32) -> k8s_openapi::api::core::v1::ResourceQuota {

@@ -1,0 +1,102 @@
+//! How much one tenant may have, and what a policy costs that changes little.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use k3k_expose_proto::Reason;
+use k3k_expose_proto::message::{FromAgent, Put};
+use k3k_expose_proto::service::ServiceType;
+use k3k_expose_tests::product::HOST_API_USER;
+use k3k_expose_tests::{Rig, took, wire};
+use serde_json::json;
+use tokio::time::{Duration, Instant, timeout};
+
+use super::stage::{self, apply, hear, of_namespace, selecting, settle};
+use crate::spoken::{Spoken, numbered, put};
+use crate::world::SOON;
+
+/// Far more than these tests take.
+const LONG: Duration = Duration::from_secs(120);
+
+fn count(told: &BTreeMap<String, Reason>, reason: Reason) -> usize {
+    told.values().filter(|told| **told == reason).count()
+}
+
+#[tokio::test]
+async fn three_thousand_node_ports_of_one_tenant_are_capped_and_others_get_theirs() -> Result<()> {
+    const MOST: usize = 40;
+    let mut greedy = Spoken::start("policy-greedy").await?;
+    let mut neighbor = Spoken::start("policy-neighbor").await?;
+    apply(&greedy.host, "policy-greedy", &of_namespace("policy-greedy", json!({"nodePorts": {"most": MOST}}))).await?;
+    stage::governs(&greedy.host, "policy-greedy", 1).await?;
+    let puts = (0..3_000).map(|n| put(&format!("web-{n:04}"), numbered(ServiceType::NodePort, "", 0)?));
+    let puts = puts.collect::<Result<Vec<Put>>>()?;
+    let start = Instant::now();
+    for put in &puts {
+        greedy.session.send(&FromAgent::Put(put.clone())).await?;
+    }
+    let mut told = BTreeMap::new();
+    let wanted = put("wanted", numbered(ServiceType::NodePort, "", 0)?)?;
+    let (all, answer) = tokio::join!(
+        timeout(LONG, hear(&mut greedy, &puts, &mut told, |told| told.len() == puts.len())),
+        neighbor.say(&wanted)
+    );
+    all.context("3,000 answers")??;
+    assert_eq!(answer?.reason, Reason::Applied);
+    took("3,000 Services with a node port, of which 40 are admitted", start.elapsed(), Duration::from_secs(10));
+    assert_eq!((count(&told, Reason::Applied), count(&told, Reason::TooManyNodePorts)), (MOST, puts.len() - MOST));
+
+    let has = |key: &Put| told.get(&key.key.to_string()) == Some(&Reason::Applied);
+    let gone = puts.iter().find(|put| has(put)).context("one that was admitted")?;
+    let refused: Vec<Put> = puts.iter().filter(|put| !has(put)).cloned().collect();
+    let start = Instant::now();
+    greedy.session.send(&FromAgent::Delete(wire::delete(gone))).await?;
+    let mut after = BTreeMap::new();
+    let one = |after: &BTreeMap<String, Reason>| count(after, Reason::Applied) == 1;
+    timeout(SOON, hear(&mut greedy, &refused, &mut after, one)).await.context("another gets the port")??;
+    took("a refused Service after one was deleted", start.elapsed(), Duration::from_secs(2));
+    assert_eq!(after.len(), 1, "nobody else was asked: {after:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_policy_that_concerns_ten_of_a_thousand_services_writes_ten_times() -> Result<()> {
+    let mut spoken = Spoken::start("policy-thousand").await?;
+    let kind = |n: usize| if n < 10 { ServiceType::LoadBalancer } else { ServiceType::ClusterIP };
+    let puts =
+        (0..1_000).map(|n| put(&format!("web-{n:04}"), numbered(kind(n), "", 0)?)).collect::<Result<Vec<_>>>()?;
+    for put in &puts {
+        spoken.session.send(&FromAgent::Put(put.clone())).await?;
+    }
+    let mut told = BTreeMap::new();
+    timeout(LONG, hear(&mut spoken, &puts, &mut told, |told| told.len() == puts.len()))
+        .await
+        .context("1,000 answers")??;
+    assert_eq!(count(&told, Reason::Applied), puts.len());
+
+    let audit = Rig::shared().host().await?.audit();
+    let namespace = spoken.tenant.namespace.clone();
+    let writes = async |mark| -> Result<usize> {
+        let writes = audit.writes_since(mark, |user| user == HOST_API_USER).await?.counted;
+        // A second deletion of what is gone already changes nothing.
+        Ok(writes.iter().filter(|entry| entry.namespace == namespace && entry.code < 300).count())
+    };
+    let expect = |reason| -> Vec<(Put, Reason)> {
+        let of = |n: usize| if n < 10 { reason } else { Reason::Applied };
+        puts.iter().enumerate().map(|(n, put)| (put.clone(), of(n))).collect()
+    };
+    let mark = audit.mark().await?;
+    let start = Instant::now();
+    let deny = json!({"deny": {"serviceTypes": ["LoadBalancer"]}});
+    apply(&spoken.host, "policy-thousand", &selecting(&namespace, deny)).await?;
+    settle(&mut spoken, &expect(Reason::TypeNotAdmitted)).await?;
+    took("1,000 Services judged by a new policy", start.elapsed(), Duration::from_secs(5));
+    assert_eq!(writes(mark).await?, 10, "one deletion each");
+
+    let mark = audit.mark().await?;
+    let other = json!({"deny": {"serviceTypes": ["LoadBalancer"], "loadBalancerClasses": ["example.com/none"]}});
+    apply(&spoken.host, "policy-thousand", &selecting(&namespace, other)).await?;
+    settle(&mut spoken, &expect(Reason::TypeNotAdmitted)).await?;
+    assert_eq!(writes(mark).await?, 0, "what changes nothing writes nothing");
+    Ok(())
+}
