@@ -39,7 +39,9 @@ pub async fn delete(host: &Client, name: &str) -> Result<()> {
 
 /// A policy of that namespace's Clusters alone.
 pub fn of_namespace(namespace: &str, allow: Value) -> Value {
-    selecting(namespace, json!({"allow": allow}))
+    let mut spec = json!({});
+    spec["allow"] = allow;
+    selecting(namespace, spec)
 }
 
 /// The same, whatever it says.
