@@ -39,7 +39,7 @@ impl Default for Bounds {
             records: 10_000,
             bytes: 2 * MIB,
             writes: Rate { burst: 2_000, per_second: 50 },
-            sessions: 8,
+            sessions: 32,
         }
     }
 }
