@@ -204,7 +204,8 @@ fn complete(desired: &ServiceSpec, current: &ServiceSpec) -> ServiceSpec {
         spec.ip_families.clone_from(&current.ip_families);
     }
     let external = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
-    if external {
+    // The API server fills it in for whatever can be reached from outside.
+    if external || spec.external_ips.is_some() {
         or(&mut spec.external_traffic_policy, &current.external_traffic_policy);
     }
     // A load balancer that shall do without node ports leaves none to the host.

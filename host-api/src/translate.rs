@@ -217,7 +217,7 @@ const fn policy_word(policy: IpFamilyPolicy) -> &'static str {
     }
 }
 
-const fn traffic_word(policy: TrafficPolicy) -> &'static str {
+pub(crate) const fn traffic_word(policy: TrafficPolicy) -> &'static str {
     match policy {
         TrafficPolicy::Cluster => "Cluster",
         TrafficPolicy::Local => "Local",

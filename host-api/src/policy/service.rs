@@ -13,7 +13,7 @@ use k3k_expose_proto::{Reason, service};
 use super::grant::{Denies, Grant};
 use super::{Refusal, Rule};
 use crate::cidr::Cidr;
-use crate::translate::Desired;
+use crate::translate::{Desired, traffic_word};
 
 /// Judges a Service.
 ///
@@ -51,6 +51,10 @@ pub fn shape(grant: &Grant, service: &Service, desired: &mut Desired) {
     let text = |ip: &IpAddr| ip.to_string();
     desired.spec.external_ips =
         Some(service.external_ips.iter().map(text).collect::<Vec<_>>()).filter(|ips| !ips.is_empty());
+    if desired.spec.external_ips.is_some() && desired.spec.external_traffic_policy.is_none() {
+        desired.spec.external_traffic_policy =
+            service.external_traffic_policy.map(|policy| traffic_word(policy).to_owned());
+    }
     let balancer = service.service_type == ServiceType::LoadBalancer;
     desired.spec.load_balancer_ip = service.load_balancer_ip.as_ref().filter(|_| balancer).map(text);
 }
