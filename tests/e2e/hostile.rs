@@ -1,7 +1,6 @@
 //! What a broken or hostile agent can say, and that nobody else notices: spoken by hand to a host-api of its own.
 
 mod floods;
-mod load;
 mod replayed;
 mod stage;
 mod texts;

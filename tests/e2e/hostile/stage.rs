@@ -19,7 +19,7 @@ const VIRTUAL: &str = "hostile-cluster";
 /// How many twins the hostile tenant has.
 const STANDING: usize = 5;
 /// How many it may have.
-pub const OBJECTS: usize = 200;
+const OBJECTS: usize = 200;
 
 /// A host-api with two tenants: one that misbehaves, and one that goes on.
 pub struct Stage {
@@ -83,21 +83,6 @@ impl Stage {
         let hello = hello("neighbor-cluster", &said)?;
         self.neighbor = WireSession::open(&self.host_api, &token, hello).await?.0;
         Ok(())
-    }
-
-    /// Lets the neighbor create so many Services, one after the other. Gives how long each took, from the shortest on.
-    pub async fn neighbors_creates(&mut self, count: usize) -> Result<Vec<Duration>> {
-        let mut lasted = Vec::new();
-        for _ in 0..count {
-            self.arrived += 1;
-            let put = headless(&format!("web-{}", self.arrived))?;
-            let began = Instant::now();
-            self.neighbor.send(&FromAgent::Put(put.clone())).await?;
-            self.neighbor.settled(&put).await?;
-            lasted.push(began.elapsed());
-        }
-        lasted.sort();
-        Ok(lasted)
     }
 
     /// Nothing of the hostile tenant's was deleted, and the neighbor's next Service arrives.
