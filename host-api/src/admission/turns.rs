@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
+
+use crate::bucket::{Bucket, Rate};
 
 /// Reviews at a time: each may be as long as two pods, and takes about a millisecond.
 const ALL: usize = 12;
@@ -17,10 +18,8 @@ const ALL: usize = 12;
 const PEER: usize = 6;
 /// Look-ups at a time.
 const LOOK_UPS: usize = 4;
-/// Look-ups that may follow each other at once.
-const BURST: f64 = 40.0;
-/// Look-ups a second after that.
-const RATE: f64 = 10.0;
+/// Look-ups that may follow each other.
+const RATE: Rate = Rate { burst: 40, per_second: 10 };
 /// Addresses that are remembered before those are forgotten from which nothing comes.
 const REMEMBERED: usize = 64;
 
@@ -30,7 +29,8 @@ pub struct Turns {
     all: Arc<Semaphore>,
     peers: Mutex<BTreeMap<IpAddr, Arc<Semaphore>>>,
     look_ups: Semaphore,
-    allowance: Mutex<Allowance>,
+    spent: Mutex<Bucket>,
+    started: Instant,
 }
 
 /// A review's turn, to its end.
@@ -40,20 +40,14 @@ pub(super) struct Turn {
     _all: Option<OwnedSemaphorePermit>,
 }
 
-/// A bucket of look-ups that fills by itself.
-#[derive(Debug)]
-struct Allowance {
-    left: f64,
-    at: Instant,
-}
-
 impl Default for Turns {
     fn default() -> Self {
         Self {
             all: Arc::new(Semaphore::new(ALL)),
             peers: Mutex::default(),
             look_ups: Semaphore::new(LOOK_UPS),
-            allowance: Mutex::new(Allowance { left: BURST, at: Instant::now() }),
+            spent: Mutex::default(),
+            started: Instant::now(),
         }
     }
 }
@@ -69,8 +63,8 @@ impl Turns {
     /// A look-up's turn, unless there were too many lately.
     pub(super) async fn look_up(&self) -> Option<SemaphorePermit<'_>> {
         let turn = self.look_ups.acquire().await.ok()?;
-        let mut allowance = self.allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        allowance.take(Instant::now()).then_some(turn)
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        spent.take(RATE, self.started.elapsed()).then_some(turn)
     }
 
     fn peer(&self, peer: IpAddr) -> Arc<Semaphore> {
@@ -83,23 +77,13 @@ impl Turns {
     }
 }
 
-impl Allowance {
-    fn take(&mut self, now: Instant) -> bool {
-        let passed: Duration = now.saturating_duration_since(self.at);
-        self.left = (self.left + passed.as_secs_f64() * RATE).min(BURST);
-        self.at = now;
-        let may = self.left >= 1.0;
-        if may {
-            self.left -= 1.0;
-        }
-        may
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
     use futures::FutureExt;
+
+    use super::*;
 
     fn address(last: u8) -> IpAddr {
         [192, 0, 2, last].into()
@@ -138,16 +122,16 @@ mod tests {
     async fn look_ups_come_in_a_burst_and_then_at_a_rate() {
         let turns = Turns::default();
         let count = async || {
-            let mut count = 0.0;
+            let mut count = 0;
             while turns.look_up().await.is_some() {
-                count += 1.0;
+                count += 1;
             }
             count
         };
-        assert_eq!(count().await, BURST);
+        assert_eq!(count().await, RATE.burst);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(count().await, 2.0 * RATE);
+        assert_eq!(count().await, 2 * RATE.per_second);
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(count().await, BURST);
+        assert_eq!(count().await, RATE.burst);
     }
 }
