@@ -31,7 +31,6 @@ mod sessions;
 mod stream;
 
 mod classes;
-mod range;
 mod reflect;
 mod write_back;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use k3k_expose_process::cidr::Cidr;
 use k3k_expose_process::quote::causes;
 use k3k_expose_proto::message::{Numbers, Unusable};
 use k3k_expose_proto::{Key, Resource};
@@ -28,7 +29,6 @@ use crate::account::Account;
 use crate::agent::Agent;
 use crate::observed::Watched;
 use crate::pins::MANAGER;
-use crate::range;
 use crate::renumber;
 use crate::write_back::{Event, Job, K3K_FINALIZER, Outcomes, Refusal, SYNCED, Standing, Status, Step};
 
@@ -186,7 +186,7 @@ impl<'a> Reflect<'a> {
         };
         let mut cidrs =
             ranges.items.iter().filter_map(|range| range.spec.as_ref()).flat_map(|spec| spec.cidrs.iter().flatten());
-        Ok(cidrs.any(|cidr| range::contains(cidr, ip)))
+        Ok(cidrs.any(|cidr| Cidr::parse(cidr).is_some_and(|cidr| cidr.contains(ip))))
     }
 
     fn standing(&self, object: Option<&impl Watched>) -> Option<Standing> {

@@ -37,7 +37,6 @@ pub mod label;
 pub mod relabel;
 pub mod servers;
 
-pub mod cidr;
 pub mod guard;
 pub mod ingress;
 pub mod name;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::cidr::Cidr;
+use k3k_expose_process::cidr::Cidr;
 
 /// The ranges of the host by the name of the object that names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use k3k_expose_process::cidr::Cidr;
+
 use super::keys::{Keys, Name};
 use super::resource::{Allow, Deny, ExposurePolicySpec, KeyRule};
 use super::{Rule, select};
-use crate::cidr::Cidr;
 use crate::numbers::Conflict;
 use crate::translate::label_may_cross;
 

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use k3k_expose_process::cidr::Cidr;
 use k3k_expose_process::quote::quote;
 use k3k_expose_proto::service::{Service, ServiceType};
 use k3k_expose_proto::{Reason, service};
 
 use super::grant::{Denies, Grant};
 use super::{Refusal, Rule};
-use crate::cidr::Cidr;
 use crate::translate::{Desired, traffic_word};
 
 /// Judges a Service.
