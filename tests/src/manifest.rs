@@ -21,9 +21,7 @@ pub fn folder() -> PathBuf {
 /// When its `kustomization.yaml` cannot be read.
 pub fn base() -> anyhow::Result<Vec<PathBuf>> {
     let folder = folder().join("base");
-    let path = folder.join("kustomization.yaml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let kustomization: Value = serde_saphyr::from_str(&text)?;
+    let kustomization: Value = serde_saphyr::from_str(&text("base/kustomization.yaml")?)?;
     let files = kustomization["resources"].as_array().context("a base has resources")?;
     files.iter().map(|file| Ok(folder.join(file.as_str().context("a resource is a file")?))).collect()
 }

@@ -62,7 +62,10 @@ fn virtual_service(node_port: u16) -> Service {
 }
 
 fn put(name: &str, node_port: u16) -> Put {
-    let service = virtual_service(node_port);
+    put_of(name, virtual_service(node_port))
+}
+
+fn put_of(name: &str, service: Service) -> Put {
     let hash = Hash::of(&service);
     Put {
         key: key(name),

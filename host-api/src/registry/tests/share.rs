@@ -9,15 +9,7 @@ fn headless(name: &str, padding: usize) -> Put {
     let mut service = Service::new(ServiceType::ClusterIP);
     service.cluster_ips = ClusterIps::Headless;
     service.labels.insert("pad".to_owned(), "x".repeat(padding));
-    let hash = Hash::of(&service);
-    Put {
-        key: key(name),
-        uid: uid(name),
-        hash,
-        seen: 0,
-        unusable: Unusable::default(),
-        object: Object::Service(Box::new(service)),
-    }
+    put_of(name, service)
 }
 
 /// A session with an empty snapshot, of a tenant with these bounds.
