@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::translate::{Desired, HEADLESS};
-use crate::twin::{HostService, Twin};
+use crate::twin::{HostService, Twin, has_health_check, is_balancer};
 
 /// The name that a Service answers to while it walks over ExternalName. `.invalid` never resolves (RFC 2606).
 const WALK_NAME: &str = "walk.expose.k3k.io.invalid";
@@ -218,12 +218,12 @@ fn complete(desired: &ServiceSpec, current: &ServiceSpec) -> ServiceSpec {
             port.node_port = kept.and_then(|same| same.node_port);
         }
     }
-    if spec.type_.as_deref() == Some("LoadBalancer") {
+    if is_balancer(&spec) {
         spec.allocate_load_balancer_node_ports =
             spec.allocate_load_balancer_node_ports.or(current.allocate_load_balancer_node_ports);
-        if spec.external_traffic_policy.as_deref() == Some("Local") {
-            spec.health_check_node_port = spec.health_check_node_port.or(current.health_check_node_port);
-        }
+    }
+    if has_health_check(&spec) {
+        spec.health_check_node_port = spec.health_check_node_port.or(current.health_check_node_port);
     }
     let unset = |spec: &ServiceSpec| {
         spec.session_affinity_config

@@ -4,7 +4,9 @@
 //! out (sessions to wake, work for the writer, notices for the platform team). The rest is state, rebuilt from the host
 //! and from the agents after a restart.
 
+mod band;
 mod circle;
+mod counts;
 mod election;
 mod events;
 mod ingress;
@@ -319,10 +321,7 @@ impl Registry {
 
     /// The twin's place on the host.
     fn place(ledger: &Ledger, key: &Key) -> HostName {
-        HostName {
-            namespace: ledger.tenant.namespace().to_owned(),
-            name: crate::name::twin(key.name(), key.namespace(), ledger.tenant.cluster()),
-        }
+        HostName::of_twin(ledger.tenant.namespace(), ledger.tenant.cluster(), key)
     }
 
     fn wake_of(&mut self, tenant: &Uid) {

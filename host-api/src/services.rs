@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::ingress::host::Route;
+use crate::name;
 use crate::policy::Usage;
 use crate::twin::{self, HostService, Twin};
 
@@ -24,6 +25,12 @@ pub struct HostName {
 }
 
 impl HostName {
+    /// Where the twin of an object is.
+    #[must_use]
+    pub fn of_twin(namespace: &str, cluster: &str, key: &Key) -> Self {
+        Self { namespace: namespace.to_owned(), name: name::twin(key.name(), key.namespace(), cluster) }
+    }
+
     /// Where an object is.
     #[must_use]
     pub fn of(meta: &ObjectMeta) -> Self {

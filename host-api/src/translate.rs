@@ -224,7 +224,7 @@ pub(crate) const fn traffic_word(policy: TrafficPolicy) -> &'static str {
     }
 }
 
-const fn protocol_word(protocol: Protocol) -> &'static str {
+pub(crate) const fn protocol_word(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::TCP => "TCP",
         Protocol::UDP => "UDP",

@@ -200,7 +200,7 @@ impl Twin {
     /// Whether it asks for a load balancer.
     #[must_use]
     pub fn is_balancer(&self) -> bool {
-        self.spec.type_.as_deref() == Some("LoadBalancer")
+        is_balancer(&self.spec)
     }
 
     /// The numbers that the host holds for it.
@@ -247,6 +247,25 @@ pub fn normalize(mut spec: ServiceSpec) -> ServiceSpec {
         port.target_port.get_or_insert(IntOrString::Int(port.port));
     }
     spec
+}
+
+/// Whether a spec asks for a load balancer.
+#[must_use]
+pub fn is_balancer(spec: &ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some("LoadBalancer")
+}
+
+/// Whether each port of a spec gets a node port, whoever chooses it.
+#[must_use]
+pub fn has_node_ports(spec: &ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some("NodePort")
+        || is_balancer(spec) && spec.allocate_load_balancer_node_ports != Some(false)
+}
+
+/// Whether a spec gets a health-check node port, whoever chooses it.
+#[must_use]
+pub fn has_health_check(spec: &ServiceSpec) -> bool {
+    is_balancer(spec) && spec.external_traffic_policy.as_deref() == Some("Local")
 }
 
 /// The numbers that a spec names.

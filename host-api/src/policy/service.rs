@@ -13,7 +13,7 @@ use k3k_expose_proto::{Reason, service};
 
 use super::grant::{Denies, Grant};
 use super::{Refusal, Rule};
-use crate::translate::{Desired, traffic_word};
+use crate::translate::{Desired, label_may_cross, traffic_word};
 
 /// Judges a Service.
 ///
@@ -61,15 +61,11 @@ pub fn shape(grant: &Grant, service: &Service, desired: &mut Desired) {
 
 /// Takes labels off a twin that may not cross, and adds the defaults. The marks are none of the tenant's.
 fn labels(grant: &Grant, labels: &mut BTreeMap<String, String>, asked: &BTreeMap<String, String>) {
-    labels.retain(|key, value| asked.get(key) != Some(value) || grant.admits_label(key, value) || !is_free(key));
+    labels
+        .retain(|key, value| asked.get(key) != Some(value) || grant.admits_label(key, value) || !label_may_cross(key));
     for (key, value) in &grant.default_labels {
         labels.entry(key.clone()).or_insert_with(|| value.clone());
     }
-}
-
-/// Whether a label is one that tenants may choose, rather than a mark.
-fn is_free(key: &str) -> bool {
-    crate::translate::label_may_cross(key)
 }
 
 fn service_type(grant: &Grant, asked: ServiceType) -> Result<(), Refusal> {

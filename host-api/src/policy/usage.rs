@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::core::v1::ServiceSpec;
 
+use crate::twin::{has_health_check, has_node_ports, is_balancer};
+
 /// Counts of what there may be only so much of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -25,13 +27,10 @@ impl Usage {
     /// What a Service will have, once the host has given what it leaves open.
     #[must_use]
     pub fn asked(spec: &ServiceSpec) -> Self {
-        let balancer = is_balancer(spec);
-        let node_port = spec.type_.as_deref() == Some("NodePort");
-        let every = node_port || balancer && spec.allocate_load_balancer_node_ports != Some(false);
+        let every = has_node_ports(spec);
         let wished = |port: &&k8s_openapi::api::core::v1::ServicePort| every || port.node_port.is_some();
         let ports = spec.ports.iter().flatten().filter(wished).count();
-        let checked = balancer && spec.external_traffic_policy.as_deref() == Some("Local");
-        Self { node_ports: ports + usize::from(checked), load_balancers: usize::from(balancer) }
+        Self { node_ports: ports + usize::from(has_health_check(spec)), load_balancers: usize::from(is_balancer(spec)) }
     }
 
     /// Both together.
@@ -60,10 +59,6 @@ impl Usage {
             load_balancers: self.load_balancers.saturating_sub(other.load_balancers),
         }
     }
-}
-
-fn is_balancer(spec: &ServiceSpec) -> bool {
-    spec.type_.as_deref() == Some("LoadBalancer")
 }
 
 #[cfg(test)]
