@@ -43,6 +43,8 @@ pub struct Grant {
     pub addresses: Vec<Cidr>,
     /// External IPs that may be had.
     pub external_ips: Vec<Cidr>,
+    /// Endpoints that Services without a selector may have besides the tenant's own pods.
+    pub endpoints: Vec<Cidr>,
     /// Annotations that cross.
     pub annotations: Vec<Keys>,
     /// Labels that cross; all but reserved ones without it.
@@ -100,6 +102,7 @@ impl Grant {
             source_ranges: Some(balancers.source_ranges).filter(|cidrs| !cidrs.is_empty()).map(|cidrs| read(&cidrs)),
             addresses: read(&balancers.addresses),
             external_ips: read(allow.external_ips.as_deref().unwrap_or_default()),
+            endpoints: read(allow.endpoints.as_deref().unwrap_or_default()),
             annotations: keys(allow.annotations.as_deref().unwrap_or_default()),
             labels: allow.labels.as_deref().map(keys),
             default_annotations: retain(defaults.annotations, annotation_may_cross),
@@ -199,6 +202,7 @@ pub fn defaults() -> Vec<(&'static str, String)> {
             ),
         ),
         ("externalIPs", "none".to_owned()),
+        ("endpoints", "addresses of the virtual cluster's own pods".to_owned()),
         ("annotations", "none".to_owned()),
         ("labels", "all but those under `k3k.io`, `kubernetes.io` and `k8s.io`, which never cross".to_owned()),
         ("defaults", "none".to_owned()),
@@ -225,8 +229,8 @@ pub fn mistakes(spec: &ExposurePolicySpec) -> Vec<String> {
     }
     let (allow, deny) = (spec.allow.clone().unwrap_or_default(), spec.deny.clone().unwrap_or_default());
     let balancers = allow.load_balancers.unwrap_or_default();
-    let external = allow.external_ips.unwrap_or_default();
-    let cidrs = [&balancers.source_ranges, &balancers.addresses, &external, &deny.addresses];
+    let [external, endpoints] = [allow.external_ips, allow.endpoints].map(Option::unwrap_or_default);
+    let cidrs = [&balancers.source_ranges, &balancers.addresses, &external, &endpoints, &deny.addresses];
     let unread = cidrs.into_iter().flatten().filter(|cidr| Cidr::parse(cidr).is_none());
     mistakes.extend(unread.map(|cidr| format!("{cidr:?} is no CIDR")));
     let rules = [allow.annotations, allow.labels];
@@ -247,6 +251,7 @@ fn given(allow: &Allow) -> BTreeSet<&'static str> {
         ("nodePorts", allow.node_ports.is_some()),
         ("loadBalancers", allow.load_balancers.is_some()),
         ("externalIPs", allow.external_ips.is_some()),
+        ("endpoints", allow.endpoints.is_some()),
         ("annotations", allow.annotations.is_some()),
         ("labels", allow.labels.is_some()),
         ("defaults", allow.defaults.is_some()),

@@ -97,6 +97,12 @@ pub struct Allow {
     #[schemars(length(max = 64), inner(length(max = 49)))]
     #[x_kube(validation = ("self.all(cidr, isCIDR(cidr))", "externalIPs has an entry that is no CIDR"))]
     pub external_ips: Option<Vec<String>>,
+    /// CIDRs of the addresses that EndpointSlices of Services without a selector may name, besides those of the virtual
+    /// cluster's own pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(max = 49)))]
+    #[x_kube(validation = ("self.all(cidr, isCIDR(cidr))", "endpoints has an entry that is no CIDR"))]
+    pub endpoints: Option<Vec<String>>,
     /// Annotations of Services that cross.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -206,7 +212,7 @@ pub struct Deny {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 317)))]
     pub load_balancer_classes: Vec<String>,
-    /// CIDRs of addresses that no Service may ask for, neither as external IP nor for its load balancer.
+    /// CIDRs of addresses that no Service may ask for, neither as external IP nor for its load balancer, nor as endpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 49)))]
     #[x_kube(validation = ("self.all(cidr, isCIDR(cidr))", "addresses has an entry that is no CIDR"))]
