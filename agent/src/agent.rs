@@ -9,6 +9,7 @@ use k3k_expose_proto::{Key, Resource, Uid};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Duration, Instant};
 
+use crate::endpoints::Join;
 use crate::lag::Lag;
 use crate::metrics::{Metrics, Snapshot};
 use crate::outbox::{Outbox, Refusal};
@@ -27,6 +28,8 @@ pub(crate) struct Agent {
     health: Mutex<Health>,
     reproject: watch::Sender<()>,
     classes: watch::Sender<Option<Vec<String>>>,
+    join: Mutex<Join>,
+    joined: watch::Sender<bool>,
     /// Numbers for `/metrics`.
     pub(crate) metrics: Metrics,
 }
@@ -38,6 +41,8 @@ pub(crate) struct Health {
     pub(crate) configuration: Result<(), String>,
     /// The watches on the virtual cluster.
     watches: BTreeMap<Resource, Result<(), String>>,
+    /// The watch on what hand-made endpoints its Services have.
+    endpoints: Result<(), String>,
     /// The session with host-api.
     pub(crate) session: Result<(), String>,
 }
@@ -57,10 +62,14 @@ impl Agent {
             health: Mutex::new(Health {
                 configuration: Ok(()),
                 watches: watched.map(|resource| (resource, Err("not started".to_owned()))).collect(),
+                // Services are not listed before it is.
+                endpoints: Ok(()),
                 session: Err("not started".to_owned()),
             }),
             reproject: watch::Sender::new(()),
             classes: watch::Sender::new(None),
+            join: Mutex::default(),
+            joined: watch::Sender::new(false),
             metrics: Metrics::new(),
         }
     }
@@ -166,6 +175,21 @@ impl Agent {
         self.changes.send_replace(());
     }
 
+    pub(crate) fn set_endpoints_watch(&self, state: Result<(), String>) {
+        lock(&self.health).endpoints = state;
+        self.changes.send_replace(());
+    }
+
+    /// Reads or changes what is known of hand-made endpoints. It may be called where the outbox is read, never the other way round.
+    pub(crate) fn join<R>(&self, f: impl FnOnce(&mut Join) -> R) -> R {
+        f(&mut lock(&self.join))
+    }
+
+    /// Whether all hand-made endpoints are known: a Service that is said without its own would lose them on the host.
+    pub(crate) const fn joined(&self) -> &watch::Sender<bool> {
+        &self.joined
+    }
+
     pub(crate) fn set_session(&self, state: Result<(), String>) {
         self.metrics.set_session_up(state.is_ok());
         lock(&self.health).session = state;
@@ -175,7 +199,7 @@ impl Agent {
 impl Health {
     /// Whether every watch fares well; an error is that of the first that does not.
     pub(crate) fn watch(&self) -> Result<(), String> {
-        self.watches.values().cloned().collect()
+        self.watches.values().chain([&self.endpoints]).cloned().collect()
     }
 }
 

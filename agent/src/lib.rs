@@ -8,9 +8,11 @@
 pub mod config;
 
 mod account;
+mod endpoints;
 mod kubeconfig;
 mod virtual_cluster;
 mod watch;
+mod watched;
 
 mod labels;
 mod observed;

@@ -11,6 +11,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::Resource as Metadata;
 use serde::de::DeserializeOwned;
 
+use crate::endpoints::{Join, is_bare};
 use crate::packed::Change;
 use crate::project::{Projected, gone, ingress, project};
 use crate::write_back::{Held, Standing, Wish};
@@ -23,16 +24,24 @@ pub(crate) struct Observed {
     pub(crate) change: Change,
     /// `None` for an object that no real API server gives.
     pub(crate) standing: Option<Standing>,
+    /// It is a Service without a selector.
+    pub(crate) is_bare: bool,
 }
 
 impl Observed {
     /// `None` for the cluster's own Services.
-    fn of(service: &Service, projected: Projected) -> Option<Self> {
+    fn of(service: &Service, mut projected: Projected, join: &Join) -> Option<Self> {
+        let mut bare = false;
+        if let Projected::Wanted { key, object: Object::Service(service), .. } = &mut projected {
+            bare = is_bare(service);
+            join.join(key, service);
+        }
         let held = match &projected {
             Projected::Wanted { object: Object::Service(service), .. } => Some(Held::of(service)),
             _ => None,
         };
-        Self::with(projected, held, |wish| Standing::of(service, wish))
+        let observed = Self::with(projected, held, |wish| Standing::of(service, wish))?;
+        Some(Self { is_bare: bare, ..observed })
     }
 
     /// The same of an Ingress, which has no numbers.
@@ -49,39 +58,48 @@ impl Observed {
             (Change::Gone(_, uid) | Change::Wanted(_, uid, _), _) => (uid, Wish::Nothing),
         };
         let (key, uid) = (change.key().clone(), uid.clone());
-        Some(Self { key, uid, standing: standing(wish), change })
+        Some(Self { key, uid, standing: standing(wish), change, is_bare: false })
     }
 }
 
-/// A resource that is watched.
-pub(crate) trait Watched:
+/// A resource of which each object has a line of its own.
+pub(crate) trait Exposed:
     Metadata<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
 {
     const RESOURCE: Resource;
 
     /// What is seen of it after an addition or a change.
-    fn observe(&self, admitted: &BTreeSet<String>) -> Option<Observed>;
+    fn observe(&self, admitted: &BTreeSet<String>, join: &Join) -> Option<Observed>;
 
     /// What is seen of it when it was deleted.
     fn observe_gone(&self) -> Option<Observed>;
+
+    /// Itself, if it is a Service.
+    fn service(&self) -> Option<&Service> {
+        None
+    }
 }
 
-impl Watched for Service {
+impl Exposed for Service {
     const RESOURCE: Resource = Resource::Services;
 
-    fn observe(&self, admitted: &BTreeSet<String>) -> Option<Observed> {
-        Observed::of(self, project(self, admitted))
+    fn observe(&self, admitted: &BTreeSet<String>, join: &Join) -> Option<Observed> {
+        Observed::of(self, project(self, admitted), join)
     }
 
     fn observe_gone(&self) -> Option<Observed> {
-        Observed::of(self, gone(self))
+        Observed::of(self, gone(self), &Join::default())
+    }
+
+    fn service(&self) -> Option<&Service> {
+        Some(self)
     }
 }
 
-impl Watched for Ingress {
+impl Exposed for Ingress {
     const RESOURCE: Resource = Resource::Ingresses;
 
-    fn observe(&self, _: &BTreeSet<String>) -> Option<Observed> {
+    fn observe(&self, _: &BTreeSet<String>, _: &Join) -> Option<Observed> {
         Observed::of_ingress(self, ingress::project(self))
     }
 

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::account::Account;
 use crate::agent::Agent;
-use crate::observed::Watched;
+use crate::observed::Exposed;
 use crate::pins::MANAGER;
 use crate::renumber;
 use crate::write_back::{Event, Job, K3K_FINALIZER, Outcomes, Refusal, SYNCED, Standing, Status, Step};
@@ -189,8 +189,8 @@ impl<'a> Reflect<'a> {
         Ok(cidrs.any(|cidr| Cidr::parse(cidr).is_some_and(|cidr| cidr.contains(ip))))
     }
 
-    fn standing(&self, object: Option<&impl Watched>) -> Option<Standing> {
-        self.agent.read(|outbox| object?.observe(outbox.admitted()))?.standing
+    fn standing(&self, object: Option<&impl Exposed>) -> Option<Standing> {
+        self.agent.read(|outbox| self.agent.join(|join| object?.observe(outbox.admitted(), join)))?.standing
     }
 
     /// Tells what happened. An Event that does not get through is no reason to tell it again.

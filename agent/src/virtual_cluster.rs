@@ -2,12 +2,14 @@
 
 use k3k_expose_proto::Resource;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 
 use crate::account::Account;
 use crate::agent::Agent;
 use crate::classes::Classes;
 use crate::config::Config;
+use crate::endpoints::Join;
 use crate::kubeconfig::{Access, KubeconfigFile};
 use crate::reflect::Reflect;
 use crate::watch::Watch;
@@ -32,11 +34,20 @@ pub(crate) async fn run(agent: &Agent, config: &Config) {
         let classes = Classes::new(agent, &account, client.clone());
         let reflect = Reflect::new(agent, &account, client.clone());
         let mut services = Watch::<Service>::new(agent, &account, client.clone());
-        let mut ingresses = Watch::<Ingress>::new(agent, &account, client);
+        let mut ingresses = Watch::<Ingress>::new(agent, &account, client.clone());
+        let mut slices = Watch::<EndpointSlice>::new(agent, &account, client);
+        agent.join(|join| *join = Join::default());
+        agent.joined().send_replace(false);
+        let mut joined = agent.joined().subscribe();
         access = tokio::select! {
             other = elsewhere(&mut file, &access, &account) => other,
             () = account.keep() => return,
-            () = services.run() => return,
+            () = slices.run() => return,
+            () = async {
+                // The sender lives as long as the agent does.
+                let _ = joined.wait_for(|joined| *joined).await;
+                services.run().await;
+            } => return,
             () = ingresses.run(), if config.sync_ingresses => return,
             () = reflect.run() => return,
             () = classes.run(), if config.sync_ingresses => return,

@@ -8,17 +8,15 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use k3k_expose_proto::{Key, Uid};
+use k3k_expose_proto::Uid;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ListParams, WatchEvent, WatchParams};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::account::Account;
 use crate::agent::Agent;
-use crate::observed::{Observed, Watched};
-use crate::outbox::Refusal;
-use crate::packed::Change;
 use crate::reconnect::Backoff;
+use crate::watched::Watched;
 use k3k_expose_process::quote::causes;
 
 /// The server is asked to end a watch after this long.
@@ -126,7 +124,7 @@ impl<'a, K: Watched> Watch<'a, K> {
             }
             let error = causes(&error);
             self.agent.metrics.count_watch_restart();
-            self.agent.set_watch(K::RESOURCE, Err(error.clone()));
+            K::fares(self.agent, Err(error.clone()));
             let delay = backoff.delay(fastrand::f64());
             if error == told {
                 tracing::debug!(error, ?delay, "watch interrupted");
@@ -156,11 +154,11 @@ impl<'a, K: Watched> Watch<'a, K> {
             Some(events) => events,
             None => self.resume(at).await?,
         };
-        self.agent.set_watch(K::RESOURCE, Ok(()));
+        K::fares(self.agent, Ok(()));
         loop {
             let event = tokio::select! {
                 _ = self.reproject.changed() => {
-                    if !self.agent.read(|outbox| outbox.has_listed(K::RESOURCE)) {
+                    if !K::has_listed(self.agent) {
                         *position = None;
                         return Ok(());
                     }
@@ -177,27 +175,18 @@ impl<'a, K: Watched> Watch<'a, K> {
 
     /// Applies one event, and gives the position behind it.
     fn take_in(&self, event: WatchEvent<K>, version: &str) -> Result<String, WatchError> {
-        let (object, observed) = match event {
+        let object = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                let observed = self.agent.read(|outbox| object.observe(outbox.admitted()));
-                if let Some(Observed { key, standing: Some(standing), .. }) = &observed {
-                    self.agent.write_back(|write_back, _| write_back.seen(key, standing.clone()));
-                }
-                (object, observed)
+                object.seen(self.agent);
+                object
             }
             WatchEvent::Deleted(object) => {
-                let observed = object.observe_gone();
-                if let Some(Observed { key, uid, .. }) = &observed {
-                    self.agent.write_back(|write_back, _| write_back.gone(key, uid));
-                }
-                (object, observed)
+                object.gone(self.agent);
+                object
             }
             WatchEvent::Bookmark(bookmark) => return Ok(bookmark.metadata.resource_version),
             WatchEvent::Error(status) => return Err((*status).into()),
         };
-        if let Some(observed) = observed {
-            tell(self.agent.seen(observed.change));
-        }
         Ok(object.meta().resource_version.clone().unwrap_or_else(|| version.to_owned()))
     }
 
@@ -214,8 +203,9 @@ impl<'a, K: Watched> Watch<'a, K> {
     async fn list(&mut self) -> Result<(Position, Option<Events<K>>), WatchError> {
         let cluster = self.cluster().await?;
         let admitted = self.agent.read(|outbox| outbox.admitted().clone());
+        let agent = self.agent;
         let mut listed = Vec::new();
-        let mut take = |object: &K| listed.extend(object.observe(&admitted));
+        let mut take = |object: &K| listed.extend(object.item(agent, &admitted));
         let (version, events) = match self.stream_list(&mut take).await? {
             Some((version, events)) => (version, Some(events)),
             None => (self.page_list(&mut take).await?, None),
@@ -226,13 +216,8 @@ impl<'a, K: Watched> Watch<'a, K> {
         if self.agent.read(|outbox| *outbox.admitted() != admitted) {
             return Err(WatchError::Expired);
         }
-        let standing = listed.iter_mut().filter_map(|seen| Some((seen.key.clone(), seen.standing.take()?))).collect();
-        let mut changes: Vec<Change> = listed.into_iter().map(|seen: Observed| seen.change).collect();
-        changes.retain(|change| !matches!(change, Change::Gone(..)));
-        tracing::info!(%cluster, resource = K::RESOURCE.as_str(), count = changes.len(), "objects listed");
-        self.agent.write_back(|write_back, _| write_back.listed(K::RESOURCE, standing));
-        let refusals = self.agent.listed(K::RESOURCE, &cluster, changes);
-        refusals.into_iter().for_each(|refusal| tell(Some(refusal)));
+        let count = K::listed(self.agent, &cluster, listed);
+        tracing::info!(%cluster, resource = K::NAME, count, "objects listed");
         Ok((Position { cluster, version }, events))
     }
 
@@ -268,7 +253,8 @@ impl<'a, K: Watched> Watch<'a, K> {
     }
 
     async fn page_list(&self, take: &mut impl FnMut(&K)) -> Result<String, WatchError> {
-        let mut params = ListParams::default().limit(PAGE);
+        let mut params =
+            ListParams { label_selector: K::SELECTOR.map(str::to_owned), ..ListParams::default().limit(PAGE) };
         loop {
             let page = timeout(READ, self.objects.list(&params)).await.map_err(|_| WatchError::Late)??;
             page.items.iter().for_each(&mut *take);
@@ -280,7 +266,11 @@ impl<'a, K: Watched> Watch<'a, K> {
     }
 
     async fn open(&self, version: &str, initial: bool) -> Result<Events<K>, WatchError> {
-        let params = WatchParams { send_initial_events: initial, ..WatchParams::default().timeout(WATCH_SECONDS) };
+        let params = WatchParams {
+            send_initial_events: initial,
+            label_selector: K::SELECTOR.map(str::to_owned),
+            ..WatchParams::default().timeout(WATCH_SECONDS)
+        };
         let events = timeout(READ, self.objects.watch(&params, version)).await.map_err(|_| WatchError::Late)??;
         Ok(events.boxed())
     }
@@ -290,13 +280,5 @@ impl<'a, K: Watched> Watch<'a, K> {
         let namespace = timeout(READ, self.namespaces.get("kube-system")).await.map_err(|_| WatchError::Late)??;
         let uid = namespace.metadata.uid.ok_or(WatchError::NoUid)?;
         Uid::parse(&uid).map_err(|_| WatchError::NoUid)
-    }
-}
-
-/// Says what this agent itself refuses, once per change.
-fn tell(refusal: Option<Refusal>) {
-    if let Some(Refusal { key, reason, message }) = refusal {
-        let key: Key = key;
-        tracing::warn!(%key, reason, message, "object not carried");
     }
 }

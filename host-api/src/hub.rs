@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k3k_expose_proto::Uid;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -32,6 +32,7 @@ pub struct Hub {
     started: Instant,
     work: Notify,
     notices: mpsc::Sender<Notice>,
+    addresses: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -47,7 +48,16 @@ impl Hub {
         let (notices, published) = mpsc::channel(NOTICES);
         let registry = Registry::new(epoch, fastrand::u64(..)).with_conflict(conflict);
         let state = State { registry, wakers: HashMap::new() };
-        (Self { state: Mutex::new(state), started: Instant::now(), work: Notify::new(), notices }, published)
+        (
+            Self {
+                state: Mutex::new(state),
+                started: Instant::now(),
+                work: Notify::new(),
+                notices,
+                addresses: watch::Sender::new(false),
+            },
+            published,
+        )
     }
 
     /// Runs one step on the registry at the present time, and wakes whoever has something to do after it.
@@ -63,6 +73,9 @@ impl Hub {
         drop(state);
         if effects.work {
             self.work.notify_one();
+        }
+        if effects.addresses {
+            self.addresses.send_replace(true);
         }
         for notice in effects.notices {
             self.report(notice);
@@ -91,6 +104,12 @@ impl Hub {
     /// Returns when there may be work for the writer.
     pub async fn work(&self) {
         self.work.notified().await;
+    }
+
+    /// Returns when it matters whose the addresses of the host are.
+    pub async fn addresses(&self) {
+        // The sender lives as long as the hub does.
+        let _ = self.addresses.subscribe().wait_for(|wanted| *wanted).await;
     }
 
     /// What wakes a session.

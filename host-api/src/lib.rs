@@ -37,6 +37,7 @@ pub mod label;
 pub mod relabel;
 pub mod servers;
 
+pub mod endpoints;
 pub mod guard;
 pub mod ingress;
 pub mod name;

@@ -28,6 +28,18 @@ impl Ranges {
         self.known.keys().cloned().collect()
     }
 
+    /// Whether any range is known.
+    #[must_use]
+    pub fn are_known(&self) -> bool {
+        self.known.values().any(|ranges| !ranges.is_empty())
+    }
+
+    /// Whether an address lies in a range that is known.
+    #[must_use]
+    pub fn contain(&self, ip: IpAddr) -> bool {
+        self.known.values().flatten().any(|range| range.contains(ip))
+    }
+
     /// Whether an address lies outside all ranges of its family. What is not known excludes nothing, and neither does a
     /// family that the host lacks: it has an answer of its own for that.
     #[must_use]

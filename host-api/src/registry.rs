@@ -8,6 +8,7 @@ mod band;
 mod circle;
 mod counts;
 mod election;
+mod endpoints;
 mod events;
 mod ingress;
 mod judge;
@@ -28,6 +29,8 @@ use k3k_expose_proto::{Key, Reason, Resource, Uid};
 
 use crate::bounds::Bounds;
 use crate::cluster::ClusterState;
+use crate::endpoints::address::Addresses;
+use crate::endpoints::store::HostSlices;
 use crate::ingress::policy::Policy;
 use crate::ingress::store::HostIngresses;
 use crate::ledger::Ledger;
@@ -62,6 +65,10 @@ pub struct Registry {
     services: HostServices,
     ingresses: HostIngresses,
     ingress_policy: Policy,
+    slices: HostSlices,
+    addresses: Addresses,
+    /// Some Service has hand-made endpoints, so that whose an address is matters.
+    addresses_wanted: bool,
     ranges: Ranges,
     quotas: Quotas,
     troubles: Troubles,
@@ -107,6 +114,8 @@ pub struct Effects {
     pub work: bool,
     /// What the platform team should know.
     pub notices: Vec<Notice>,
+    /// Whose the addresses of the host are must be watched from now on.
+    pub addresses: bool,
 }
 
 /// Counts for metrics and probes.
@@ -145,6 +154,9 @@ impl Registry {
             services: HostServices::default(),
             ingresses: HostIngresses::default(),
             ingress_policy: Policy::default(),
+            slices: HostSlices::default(),
+            addresses: Addresses::default(),
+            addresses_wanted: false,
             ranges: Ranges::default(),
             quotas: Quotas::default(),
             troubles: Troubles::default(),

@@ -62,6 +62,7 @@ pub async fn run(config: Config) -> Result<()> {
     let watched = [
         "services",
         "ingresses",
+        "endpoint-slices",
         "clusters",
         "server-pods",
         "stateful-sets",
@@ -71,7 +72,8 @@ pub async fn run(config: Config) -> Result<()> {
         "certificate",
     ]
     .map(Ready::new);
-    let [services, ingresses, clusters, pods, sets, namespaces, ranges, policies, certificate] = watched.clone();
+    let [services, ingresses, slices, clusters, pods, sets, namespaces, ranges, policies, certificate] =
+        watched.clone();
     // Nobody waits for these two: they put right what was done without us.
     let [all_pods, maps] = ["pods", "authorities"].map(Ready::new);
     let watches: Arc<[Ready]> = Arc::new(watched);
@@ -112,6 +114,8 @@ pub async fn run(config: Config) -> Result<()> {
         tokio::join!(
             watch::services(Arc::clone(&hub), client.clone(), services.clone()),
             watch::ingresses(Arc::clone(&hub), client.clone(), ingresses),
+            watch::endpoints::slices(Arc::clone(&hub), client.clone(), slices),
+            watch::endpoints::addresses(Arc::clone(&hub), client.clone()),
             watch::clusters(Arc::clone(&hub), client.clone(), clusters, |event| {
                 known.clusters.apply_watcher_event(event);
                 authorities.look_again();

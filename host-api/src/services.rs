@@ -59,6 +59,12 @@ pub enum Blocker {
     Backend(Uid, Key),
     /// Room for another twin of that tenant.
     Room(Uid),
+    /// A slice that is not gone yet, or somebody else's.
+    Slice(HostName),
+    /// Whose an address is.
+    Endpoint(IpAddr),
+    /// Whose the addresses of the host are, as long as that is not known.
+    Addresses,
     /// One more of what that tenant may have only so many of.
     Count(Uid, Counted),
 }

@@ -1,5 +1,6 @@
 //! Watches of the host: Services, Ingresses, Clusters and server pods, each into the registry. I/O.
 
+pub mod endpoints;
 pub mod own;
 pub mod policies;
 pub mod room;

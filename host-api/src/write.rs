@@ -10,8 +10,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use k3k_expose_process::quote::causes;
+use k3k_expose_proto::limits::ENDPOINT_SETS;
 use k3k_expose_proto::{Hash, Key, Resource, Uid};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, Ingress};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
@@ -34,8 +36,9 @@ use crate::twin::{CLUSTER_NAME, MANAGER, VIRTUAL_NAMESPACE};
 const CALL: Duration = Duration::from_secs(10);
 /// Longest that any call may take: a webhook of the host may take 30 s and still let the call through.
 const CALL_MOST: Duration = Duration::from_secs(40);
-/// Most calls in a row for one object. A walk takes two and a lost race one more; beyond that somebody undoes them.
-const CALLS: usize = 8;
+/// Most calls in a row for one object. A walk takes two and a lost race one more, other endpoints one for each set that goes and
+/// comes; beyond that somebody undoes them.
+const CALLS: usize = 8 + 2 * ENDPOINT_SETS;
 
 /// Writes in each term of this replica until it is told to stop, then finishes the calls under way. Where a term ends,
 /// the calls under way are dropped, and all that agents have said is forgotten: it is said to somebody else by then.
@@ -142,6 +145,12 @@ impl Writer {
                 Task::Create(at, service) => (at, self.create(at, service, patience).await),
                 Task::CreateIngress(at, ingress) => (at, self.create_ingress(at, ingress, patience).await),
                 Task::Patch(at, patch) => (at, self.patch(key.resource(), at, patch, patience).await),
+                Task::CreateSlice(..) | Task::PatchSlice(..) | Task::DeleteSlice { .. } => {
+                    match self.write_slice(&task, patience).await {
+                        Ok(()) => continue,
+                        Err(refusal) => return give_up(refusal),
+                    }
+                }
                 Task::Delete { at, uid, resource_version } => {
                     let preconditions =
                         Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) };
@@ -243,6 +252,47 @@ impl Writer {
             Resource::Ingresses => {
                 self.call(Verb::Delete, at, patience, self.ingresses(at).delete(&at.name, &params)).await.map(drop)
             }
+        }
+    }
+
+    /// Writes a slice. What has moved on is read live, and planned again.
+    async fn write_slice(&self, task: &Task, patience: Duration) -> Result<(), Refusal> {
+        let slices = |at: &HostName| Api::<EndpointSlice>::namespaced(self.client.clone(), &at.namespace);
+        let answered = |slice| self.hub.with(|registry, now| registry.slice_answered(slice, now));
+        let (at, written) = match task {
+            Task::CreateSlice(at, slice) => {
+                let params = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
+                (at, self.call(Verb::Create, at, patience, slices(at).create(&params, slice)).await.map(answered))
+            }
+            Task::PatchSlice(at, patch) => {
+                let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+                let patch = Patch::Merge(patch);
+                (
+                    at,
+                    self.call(Verb::Patch, at, patience, slices(at).patch(&at.name, &params, &patch))
+                        .await
+                        .map(answered),
+                )
+            }
+            Task::DeleteSlice { at, uid, resource_version } => {
+                let preconditions =
+                    Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) };
+                let params = DeleteParams::background().preconditions(preconditions);
+                let deleted = self.call(Verb::Delete, at, patience, slices(at).delete(&at.name, &params)).await;
+                (at, deleted.map(|_| self.hub.with(|registry, now| registry.slice_gone(at, None, now))))
+            }
+            _ => return Ok(()),
+        };
+        match written {
+            Err(Refusal::Conflict | Refusal::Exists | Refusal::Absent) => {
+                let found = self.call(Verb::Get, at, CALL, slices(at).get_opt(&at.name)).await?;
+                self.hub.with(|registry, now| match found {
+                    Some(slice) => registry.slice_read(slice, now),
+                    None => registry.slice_gone(at, None, now),
+                });
+                Ok(())
+            }
+            written => written,
         }
     }
 

@@ -4,6 +4,7 @@
 //! hear into them once, so that whatever has been decoded is well-formed; whether it is *allowed* is host-api's to judge.
 
 pub mod digest;
+pub mod endpoints;
 pub mod ingress;
 pub mod key;
 pub mod limits;

@@ -12,6 +12,10 @@ pub const IN_FLIGHT: u32 = 256;
 pub const WANT_KEYS: usize = 150;
 /// Most cluster IPs, and most node ports, that a `put` calls unusable.
 pub const UNUSABLE: usize = 8;
+/// Most endpoints that serve the same ports in one family, and most such sets, of a Service.
+pub const ENDPOINTS: usize = 100;
+/// See [`ENDPOINTS`].
+pub const ENDPOINT_SETS: usize = 4;
 /// Most rules, entries of TLS, and hosts in one of these, of an Ingress.
 pub const INGRESS_RULES: usize = 64;
 /// Most paths of an Ingress, over all rules.

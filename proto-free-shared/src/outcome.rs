@@ -109,6 +109,14 @@ reasons! {
     AddressNotAdmitted => Rejected,
     /// The platform team does not admit an external IP.
     ExternalIPNotAdmitted => Rejected,
+    /// An address among the hand-made endpoints is of a kind that never crosses.
+    EndpointForbidden => Rejected,
+    /// An address among the hand-made endpoints is no pod of the virtual cluster and not one that the platform team admits.
+    EndpointNotAdmitted => Rejected,
+    /// Hand-made endpoints are named, not addressed.
+    EndpointNameNotExposed => Rejected,
+    /// There are more hand-made endpoints than cross.
+    TooManyEndpoints => Rejected,
     /// An admission webhook or policy of the host denies the object.
     AdmissionDenied => Rejected,
     /// The host's API server refuses the object.

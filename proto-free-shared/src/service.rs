@@ -9,6 +9,7 @@ use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
+use crate::endpoints::{Endpoints, LeftOut};
 use crate::unique;
 
 /// A virtual Service as host-api sees it.
@@ -78,6 +79,12 @@ pub struct Service {
     /// `metadata.annotations`, only the keys that `welcome` admitted.
     #[serde(default, deserialize_with = "unique::map", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Hand-made endpoints, of a Service without a selector alone: one set for each family and list of ports, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<Endpoints>,
+    /// Whether more endpoints stand there than are said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints_left_out: Option<LeftOut>,
 }
 
 impl Service {
@@ -106,6 +113,8 @@ impl Service {
             external_ips: Vec::new(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            endpoints: Vec::new(),
+            endpoints_left_out: None,
         }
     }
 }
@@ -140,7 +149,7 @@ impl Default for ClusterIps {
 }
 
 /// An IP family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum IpFamily {
     /// IPv4.
     IPv4,

@@ -5,7 +5,7 @@ pub const SUPPORTED: &[u16] = &[1];
 
 /// Version of the projection: raised when an unchanged Service would be projected differently than before, so that
 /// host-api compares everything again.
-pub const PROJECTION: u32 = 2;
+pub const PROJECTION: u32 = 3;
 
 /// The newest version that both sides speak, or `None`.
 #[must_use]

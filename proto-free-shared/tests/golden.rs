@@ -10,6 +10,7 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
+use k3k_expose_proto::endpoints::{EndpointPort, Endpoints, LeftOut};
 use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress, Path, PathType, Rule, Tls};
 use k3k_expose_proto::line::{LineError, decode, encode};
 use k3k_expose_proto::message::{
@@ -52,6 +53,20 @@ fn hello_full_and_first_ever() {
     };
     let first = Hello { count: 0, root: hex(NO_ROOT), ingresses: false, seen: None, ..full.clone() };
     is_golden(include_str!("golden/hello.ndjson"), &[FromAgent::Hello(full), FromAgent::Hello(first)]);
+}
+
+#[test]
+fn put_of_a_service_with_endpoints_made_by_hand() {
+    let service = with_endpoints();
+    let put = Put {
+        key: Key::service("default", "db").unwrap(),
+        uid: uid("4"),
+        hash: Hash::of(&service),
+        seen: 0,
+        unusable: Unusable::default(),
+        object: Object::Service(Box::new(service)),
+    };
+    is_golden(include_str!("golden/put-endpoints.ndjson"), &[FromAgent::Put(put)]);
 }
 
 #[test]
@@ -313,7 +328,32 @@ fn service_of_every_field() -> Service {
         external_ips: vec![ip("198.51.100.1"), ip("2001:db8::1")],
         labels: map([("team", "net"), ("app.kubernetes.io/name", "dns")]),
         annotations: map([("example.com/owner", "net \"edge\" \u{2713}")]),
+        // Of a Service without a selector only: see the file of its own.
+        endpoints: Vec::new(),
+        endpoints_left_out: None,
     }
+}
+
+/// Ports of every field and of the fewest, and a set without any.
+fn with_endpoints() -> Service {
+    let plain = EndpointPort { name: String::new(), protocol: Protocol::TCP, port: number(80), app_protocol: None };
+    let full = EndpointPort {
+        name: "sql".to_owned(),
+        protocol: Protocol::TCP,
+        port: number(5432),
+        app_protocol: Some("example.com/sql".to_owned()),
+    };
+    let mut service = Service::new(ServiceType::ClusterIP);
+    service.endpoints = vec![
+        Endpoints {
+            family: IpFamily::IPv4,
+            ports: vec![plain, full],
+            addresses: vec![ip("192.0.2.7"), ip("203.0.113.9")],
+        },
+        Endpoints { family: IpFamily::IPv6, ports: Vec::new(), addresses: vec![ip("2001:db8::7")] },
+    ];
+    service.endpoints_left_out = Some(LeftOut::TooMany);
+    service
 }
 
 /// One port of every field, one with the fewest, and one whose target is a name that reads like a number.

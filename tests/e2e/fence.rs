@@ -11,6 +11,7 @@ use k3k_expose_tests::{ControlPlane, PlaneOptions, manifest, rig};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Error, ResourceExt};
 use serde_json::{Value, json};
@@ -132,6 +133,64 @@ async fn host_api_makes_nothing_but_twins_with_its_marks() -> Result<()> {
     let name = fenced.tenant.twin_name("good", "shop");
     services.patch(&name, &PatchParams::default(), &Patch::Merge(walk)).await.context("a walk")?;
     services.delete(&name, &DeleteParams::default()).await.context("deleting a twin")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn host_api_makes_no_slices_but_those_of_its_twins_with_addresses_alone() -> Result<()> {
+    let fenced = Fenced::new("fence-slices").await?;
+    let services = fenced.services(&fenced.host_api);
+    let twin: Service = serde_json::from_value(fenced.twin("db")).map_err(Error::SerdeError)?;
+    let twin = services.create(&PostParams::default(), &twin).await?;
+    let slices: Api<EndpointSlice> = Api::namespaced(fenced.host_api.clone(), &fenced.tenant.namespace);
+    let create = async |slice: &Value| {
+        let slice: EndpointSlice = serde_json::from_value(slice.clone()).map_err(Error::SerdeError)?;
+        slices.create(&PostParams::default(), &slice).await
+    };
+    let mut good = fenced.twin("db");
+    if let Value::Object(fields) = &mut good {
+        fields.remove("spec");
+    }
+    let name = twin.name_any();
+    good["metadata"]["name"] = json!(format!("{name}-0123abcd"));
+    good["metadata"]["labels"]["kubernetes.io/service-name"] = json!(name);
+    good["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("k3k-expose");
+    good["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "Service", "name": name, "uid": twin.uid()}]);
+    good["addressType"] = json!("IPv4");
+    good["endpoints"] = json!([{"addresses": ["10.42.0.1"], "conditions": {"ready": true}}]);
+    for (what, words, pointer, value) in [
+        ("no mark", "marks", "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
+        ("no uid", "marks", "/metadata/annotations/expose.k3k.io~1uid", Value::Null),
+        ("no owner", "owned", "/metadata/ownerReferences", json!([])),
+        ("a Cluster as owner", "owned", "/metadata/ownerReferences", json!([fenced.tenant.owner_reference(false)])),
+        ("the name of its twin", "own twin", "/metadata/name", json!(name)),
+        ("another name", "derives", "/metadata/name", json!("kubernetes-0123abcd")),
+        ("another Service", "own twin", "/metadata/labels/kubernetes.io~1service-name", json!("kubernetes")),
+        ("another maker", "own twin", "/metadata/labels/endpointslice.kubernetes.io~1managed-by", json!("else")),
+        ("names", "own twin", "/addressType", json!("FQDN")),
+        ("a node", "own twin", "/endpoints/0/nodeName", json!("n")),
+        ("a zone", "own twin", "/endpoints/0/zone", json!("z")),
+        ("a hint", "own twin", "/endpoints/0/hints", json!({"forZones": [{"name": "z"}]})),
+        ("a pod", "own twin", "/endpoints/0/targetRef", json!({"kind": "Pod", "name": "p"})),
+    ] {
+        let mut slice = good.clone();
+        set(&mut slice, pointer, value);
+        if what == "names" {
+            set(&mut slice, "/endpoints/0/addresses", json!(["db.example.com"]));
+        }
+        refused(create(&slice).await, words).context(what)?;
+    }
+    create(&good).await.context("a slice")?;
+    let params = PatchParams::default();
+    let name = format!("{name}-0123abcd");
+    let more = json!({"endpoints": [{"addresses": ["10.42.0.2"]}]});
+    slices.patch(&name, &params, &Patch::Merge(more)).await.context("a change of addresses")?;
+    let node = json!({"endpoints": [{"addresses": ["10.42.0.2"], "nodeName": "n"}]});
+    refused(slices.patch(&name, &params, &Patch::Merge(node)).await, "own twin")?;
+    let others: Api<EndpointSlice> = Api::namespaced(fenced.host_api.clone(), "default");
+    refused(others.delete("kubernetes", &DeleteParams::default()).await, "neither a twin")?;
+    slices.delete(&name, &DeleteParams::default()).await.context("deleting a slice")?;
     Ok(())
 }
 

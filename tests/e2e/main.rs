@@ -6,6 +6,7 @@ mod certificates;
 mod chaos;
 mod checker;
 mod corrections;
+mod endpoints;
 mod expiry;
 mod fence;
 mod follow;

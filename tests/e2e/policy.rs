@@ -1,7 +1,7 @@
 //! ExposurePolicies on a real host: what they refuse and let in, at once, and what the API server says to bad ones.
 
 mod counts;
-mod stage;
+pub mod stage;
 
 use std::process::Command;
 use std::sync::Arc;

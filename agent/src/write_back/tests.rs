@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::observed::Watched;
+use crate::observed::Exposed;
 
 const T0: Duration = Duration::ZERO;
 
@@ -46,7 +46,7 @@ fn merge(into: &mut Value, more: &Value) {
 }
 
 fn standing(service: &Service) -> Standing {
-    service.observe(&BTreeSet::new()).unwrap().standing.unwrap()
+    service.observe(&BTreeSet::new(), &crate::endpoints::Join::default()).unwrap().standing.unwrap()
 }
 
 struct Desk {

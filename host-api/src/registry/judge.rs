@@ -5,6 +5,7 @@ use std::time::Duration;
 use k3k_expose_proto::message::Object;
 use k3k_expose_proto::{Key, Reason, Resource, Uid};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -36,6 +37,19 @@ pub enum Task {
     Patch(HostName, Value),
     /// Delete this object, if it still has this UID and resourceVersion.
     Delete {
+        /// Where it is.
+        at: HostName,
+        /// Its UID.
+        uid: String,
+        /// Its resourceVersion.
+        resource_version: String,
+    },
+    /// Create this slice.
+    CreateSlice(HostName, Box<EndpointSlice>),
+    /// Apply this merge patch to a slice.
+    PatchSlice(HostName, Value),
+    /// Delete this slice, if it still has this UID and resourceVersion.
+    DeleteSlice {
         /// Where it is.
         at: HostName,
         /// Its UID.
@@ -155,7 +169,12 @@ impl Registry {
                 None => Verdict::Do(Task::Patch(at, patch)),
             },
             _ => {
-                let (reason, blockers) = wishes::refusal(&resolved).unwrap_or((Reason::Applied, Vec::new()));
+                let needs = match self.judge_endpoints(ledger, key, record, object, twin) {
+                    Ok(needs) => needs,
+                    Err(verdict) => return *verdict,
+                };
+                let (reason, mut blockers) = wishes::refusal(&resolved).unwrap_or((Reason::Applied, Vec::new()));
+                blockers.extend(needs);
                 Verdict::Answer(reason, blockers)
             }
         }
@@ -222,7 +241,7 @@ impl Task {
                 let spec = serde_json::from_value::<ServiceSpec>(patch["spec"].clone());
                 spec.map(|spec| twin::held(&spec)).unwrap_or_default()
             }
-            Self::Settled | Self::CreateIngress(..) | Self::Delete { .. } | Self::InspectPods { .. } => Held::default(),
+            _ => Held::default(),
         }
     }
 }

@@ -168,7 +168,7 @@ impl Registry {
         };
         let at = HostName::of_twin(&state.namespace, &state.name, key);
         let twin = self.services.get(&at).and_then(HostService::twin).filter(|twin| twin.marks.is_of(tenant, key));
-        let Some(twin) = twin.filter(|twin| self.is_unfit(tenant, twin)) else {
+        let Some(twin) = twin.filter(|twin| self.is_unfit(tenant, twin, &at)) else {
             return;
         };
         if !self.tenants.contains_key(tenant) {
@@ -181,12 +181,13 @@ impl Registry {
         self.effects.work = true;
     }
 
-    fn is_unfit(&self, tenant: &Uid, twin: &Twin) -> bool {
+    fn is_unfit(&self, tenant: &Uid, twin: &Twin, at: &HostName) -> bool {
         let grant = self.grant(tenant);
         let fits = || {
             standing::judge(grant, &twin.spec).is_ok()
                 && standing::unfit_keys(grant, twin).is_empty()
                 && twin.held().node_ports.iter().all(|port| grant.has_in_band(*port))
+                && self.judge_standing_slices(tenant, at).is_none()
         };
         // What k3k left is not ours to judge before it is adopted.
         twin.marks.ours && !twin.terminating && !fits()
@@ -204,11 +205,14 @@ impl Registry {
     ) -> Verdict {
         let tenant = ledger.tenant.id();
         let grant = self.grant(tenant);
-        let Some(twin) = twin.filter(|twin| twin.marks.is_of(tenant, key) && self.is_unfit(tenant, twin)) else {
+        let Some(twin) = twin.filter(|twin| twin.marks.is_of(tenant, key) && self.is_unfit(tenant, twin, at)) else {
             return Verdict::Nothing;
         };
         if self.k3k_writes(tenant, Resource::Services) {
             return Verdict::Nothing;
+        }
+        if let Some(task) = self.judge_standing_slices(tenant, at) {
+            return Verdict::Do(task);
         }
         let mut spec = twin.spec.clone();
         Self::leave_band(grant, &mut spec);

@@ -50,6 +50,7 @@ impl Registry {
             ledger.histories().for_each(History::ranges_changed);
         }
         self.wake(&Blocker::Ranges);
+        self.endpoints_anew();
     }
 
     /// All objects that name ranges are these.

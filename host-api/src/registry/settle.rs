@@ -24,6 +24,7 @@ pub(super) const SLOW: Duration = Duration::from_secs(300);
 impl Registry {
     /// The next call for an object that was taken from the queue.
     pub fn decide(&mut self, tenant: &Uid, key: &Key, road: Road, now: Duration) -> Task {
+        self.want_addresses_for(tenant, key);
         match self.judge(tenant, key, road, now) {
             Verdict::Do(Task::Create(..) | Task::CreateIngress(..)) if !self.has_room(tenant, key) => {
                 self.conclude(tenant, key, Reason::TooManyObjects, vec![Blocker::Room(tenant.clone())]);
@@ -57,6 +58,10 @@ impl Registry {
             Verdict::Answer(reason, blockers) => {
                 let unheard = self.is_unheard_of(reason, &blockers);
                 let nothing_frees = blockers.is_empty();
+                let slice = blockers.iter().find_map(|blocker| match blocker {
+                    Blocker::Slice(at) if reason == Reason::NameTaken => Some(at.clone()),
+                    _ => None,
+                });
                 self.conclude(tenant, key, reason, blockers);
                 if let Some(ledger) = self.tenants.get_mut(tenant) {
                     ledger.failures.remove(key);
@@ -67,6 +72,11 @@ impl Registry {
                     }
                     Reason::WrongVirtualCluster => self.report_stranger(tenant),
                     Reason::Applied => self.note_adoption(tenant, key),
+                    // Slices of others are not watched.
+                    Reason::NameTaken if slice.is_some() => {
+                        slice.iter().for_each(|at| self.forget_slice(at));
+                        self.retry_after(tenant, key, now, SLOW);
+                    }
                     // Whose ports fill the band is not known.
                     Reason::TooManyNodePorts if nothing_frees => self.retry_after(tenant, key, now, SLOW),
                     // No event will tell when the number can be had.

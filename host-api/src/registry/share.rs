@@ -125,7 +125,11 @@ impl Registry {
             Task::Create(..) | Task::CreateIngress(..) => {
                 ledger.creating.insert(key.clone());
             }
-            Task::Patch(..) | Task::Delete { .. } => {}
+            Task::Patch(..)
+            | Task::Delete { .. }
+            | Task::CreateSlice(..)
+            | Task::PatchSlice(..)
+            | Task::DeleteSlice { .. } => {}
         }
         self.wrote.insert(tenant.clone(), now);
         ledger.writes.spend(ledger.bounds.writes, 1, now);

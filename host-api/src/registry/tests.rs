@@ -16,6 +16,7 @@ use crate::twin::{self, Held};
 
 mod anew;
 mod election;
+mod endpoints;
 mod ingress;
 mod numbers;
 mod policy;

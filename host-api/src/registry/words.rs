@@ -57,6 +57,12 @@ const TEXTS: &[(Reason, &str)] = &[
     ),
     (Reason::TooManyNodePorts, "no more node ports are admitted for this cluster; delete what you can spare"),
     (Reason::TooManyLoadBalancers, "no more load balancers are admitted for this cluster; delete what you can spare"),
+    (Reason::EndpointForbidden, "an endpoint is of another family than its set, which never crosses"),
+    (Reason::EndpointNameNotExposed, "endpoints that are names are not exposed; use addresses"),
+    (
+        Reason::TooManyEndpoints,
+        "no more than 100 endpoints of the same ports and family, and no more than 4 such sets, are exposed",
+    ),
     (Reason::AdmissionDenied, "a policy of the host denies this {kind}; ask the platform team"),
     (Reason::HostRefused, "the host refuses this {kind}; ask the platform team"),
 ];

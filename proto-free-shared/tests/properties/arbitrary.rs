@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
+use k3k_expose_proto::endpoints::{EndpointPort, Endpoints, LeftOut};
 use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress, Path, PathType, Rule, Tls};
 use k3k_expose_proto::key::{Key, Resource, Uid};
 use k3k_expose_proto::message::{
@@ -269,14 +270,14 @@ fn service() -> impl Strategy<Value = Service> {
         traffic,
         (option::of(number()), any::<bool>()),
         load_balancer,
-        (map(), map(), map()),
+        (map(), map(), map(), vec(endpoints(), 0..3), option::of(left_out())),
     );
     parts.prop_map(|(service_type, addresses, ports, traffic, health_check, load_balancer, maps)| {
         let (cluster_ips, cluster_ip_pinned, ip_families, ip_family_policy) = addresses;
         let (session_affinity, external_traffic_policy, internal_traffic_policy, distribution, not_ready) = traffic;
         let (health_check_node_port, health_check_node_port_pinned) = health_check;
         let (class, source_ranges, load_balancer_ip, allocate, external_ips) = load_balancer;
-        let (selector, labels, annotations) = maps;
+        let (selector, labels, annotations, endpoints, endpoints_left_out) = maps;
         Service {
             service_type,
             cluster_ips,
@@ -299,8 +300,22 @@ fn service() -> impl Strategy<Value = Service> {
             external_ips,
             labels,
             annotations,
+            endpoints,
+            endpoints_left_out,
         }
     })
+}
+
+fn endpoints() -> impl Strategy<Value = Endpoints> {
+    let parts = (text(), protocol(), number(), option::of(text()));
+    let port =
+        parts.prop_map(|(name, protocol, port, app_protocol)| EndpointPort { name, protocol, port, app_protocol });
+    let family = select(&[IpFamily::IPv4, IpFamily::IPv6][..]);
+    (family, vec(port, 0..3), ips()).prop_map(|(family, ports, addresses)| Endpoints { family, ports, addresses })
+}
+
+fn left_out() -> impl Strategy<Value = LeftOut> {
+    select(&[LeftOut::Names, LeftOut::TooMany][..])
 }
 
 fn port() -> impl Strategy<Value = Port> {

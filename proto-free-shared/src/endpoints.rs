@@ -1,0 +1,49 @@
+//! Hand-made endpoints of a Service without a selector, as they cross. Pure.
+//!
+//! They travel inside their Service, so that one line says all that there is to say about its key. Addresses and ports alone
+//! cross: nothing of nodes, zones or pods.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use serde::{Deserialize, Serialize};
+
+use crate::service::{IpFamily, Protocol};
+
+/// Ready addresses of one family that serve the same ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoints {
+    /// The family of all addresses.
+    pub family: IpFamily,
+    /// Ports, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<EndpointPort>,
+    /// Addresses, sorted.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A port that endpoints serve.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointPort {
+    /// The name of the Service's port.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `port`.
+    pub port: NonZeroU16,
+    /// `appProtocol`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_protocol: Option<String>,
+}
+
+/// Why some endpoints are not among those that cross.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LeftOut {
+    /// They are named, not addressed.
+    Names,
+    /// They are more than [`crate::limits::ENDPOINTS`] of a kind, or of more kinds than [`crate::limits::ENDPOINT_SETS`].
+    TooMany,
+}
