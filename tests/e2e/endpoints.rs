@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
 use crate::observe::{session_up, world};
-use crate::policy::stage::{apply, delete, of_namespace};
+use crate::policy::stage::{apply, delete, governs, of_namespace};
 use crate::spoken::{Spoken, changed, numbered, put};
 use crate::world::{SOON, World, create, delete as delete_service, service};
 
@@ -224,6 +224,7 @@ async fn a_restart_with_endpoints_in_sync_writes_nothing() -> Result<()> {
     hand_made(&world.virtual_cluster, &[&own]).await?;
     stand((&world.tenant, &world.host), ("db", "shop"), &[&own]).await?;
     world.applied(&db).await?;
+    governs(&world.host, "rig", 1).await?;
 
     let (on_host, on_virtual) = (host.audit(), plane.audit());
     let marks = (on_host.mark().await?, on_virtual.mark().await?);
