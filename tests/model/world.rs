@@ -332,6 +332,9 @@ impl World {
                 Task::Create(at, _) | Task::Patch(at, _) | Task::Delete { at, .. } => at.clone(),
                 Task::InspectPods { .. } => unreachable!("no twin of k3k's here"),
                 Task::CreateIngress(..) => unreachable!("no Ingress here"),
+                Task::CreateSlice(..) | Task::PatchSlice(..) | Task::DeleteSlice { .. } => {
+                    unreachable!("no endpoints here")
+                }
             };
             // 0: refused for now; 1: carried out, but the answer is lost; 2: the event overtakes the answer.
             let fault = fault.take();

@@ -79,3 +79,6 @@ fn patch(slice: &HostSlice, want: &EndpointSlice) -> Value {
     }
     patch
 }
+
+#[cfg(test)]
+mod tests;

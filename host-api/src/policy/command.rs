@@ -130,6 +130,11 @@ fn one(grant: &Grant, written: &Service, cluster: &Cluster) -> Result<(String, b
     }
     left_behind(&mut text, grant, &asked, &desired);
     counted(&mut text, grant, &desired);
+    if desired.spec.selector.is_none() {
+        let more = if grant.endpoints.is_empty() { "" } else { ", and what the policy names" };
+        let rule = grant.rule("endpoints");
+        line(&mut text, &format!("endpoints made by hand: addresses of the virtual cluster's own pods{more} ({rule})"));
+    }
     let twin = json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -233,6 +238,14 @@ spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
         let plain = planned(BALANCER, &around(&[])).unwrap();
         assert!(plain.text.contains("# admitted by: the safe defaults"), "{}", plain.text);
         assert!(!plain.text.contains("metallb.io/address-pool: public"), "{}", plain.text);
+    }
+
+    #[test]
+    fn a_service_without_a_selector_is_told_which_endpoints_it_may_have() {
+        let bare = "kind: Service\nmetadata: {name: db}\nspec: {ports: [{port: 5432}]}";
+        let words = "own pods (the safe default of spec.allow.endpoints)";
+        assert!(planned(bare, &around(&[("tier", "gold")])).unwrap().text.contains(words));
+        assert!(!planned(BALANCER, &around(&[])).unwrap().text.contains("endpoints made by hand"));
     }
 
     #[test]
