@@ -49,6 +49,10 @@ fn advice(reason: Reason) -> &'static str {
         Reason::SourceRangeNotAdmitted => "name source ranges that the platform team admits",
         Reason::AddressNotAdmitted => "ask for an address that the platform team admits, or for none",
         Reason::ExternalIPNotAdmitted => "name external IPs that the platform team admits, or none",
+        Reason::EndpointForbidden => "remove the address that the message names: such endpoints never cross",
+        Reason::EndpointNotAdmitted => "name pods of this virtual cluster, or addresses that the platform team admits",
+        Reason::EndpointNameNotExposed => "name addresses instead of host names in the EndpointSlice",
+        Reason::TooManyEndpoints => "keep to 100 addresses for the same ports and family, and to 4 such sets",
         Reason::AdmissionDenied => {
             "platform team: a webhook or admission policy of the host denies it; host-api's debug log has the error"
         }
