@@ -68,7 +68,7 @@ async fn two_replicas_that_start_at_once_end_with_one_authority_that_the_webhook
     assert_eq!(seen.len(), 1, "all four ports show one certificate");
 
     // With an authority that nobody has, until host-api puts it right.
-    webhook::install(&client, &one).await?;
+    webhook::install_with_labels(&client, &one).await?;
     let all: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let before = all.get(webhook::NAME).await?;
     let began = Instant::now();

@@ -52,7 +52,7 @@ const RATES: [(u32, usize); 2] = [(5, 100), (50, 500)];
 pub enum Part {
     /// Sync of as many Ingresses: two minutes
     Ingresses,
-    /// Way of a load balancer's address into the virtual cluster: half a minute
+    /// Way of a load balancer's address into the virtual cluster that has as many Services: a minute and a half
     Status,
     /// Cost of the webhook to a server pod: half a minute
     Webhook,
@@ -76,8 +76,8 @@ async fn measure_part(part: Part, services: usize) -> anyhow::Result<String> {
         Part::Ingresses => report.ingresses = Some(ingress::measure(services).await?),
         Part::Status => {
             let mut field = Field::boot().await?;
-            field.start().await?;
-            field.programs()?.agent.wait_ok("/syncz", IDLE).await?;
+            field.fill(services).await?;
+            field.sync(services).await?;
             report.status(&status::measure(&field).await?);
             field.stop().await?;
         }
@@ -148,7 +148,7 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
         report.latencies(rate, &latencies);
     }
 
-    say("500 load-balancer addresses at 50/s");
+    say("500 load-balancer addresses at 20/s");
     report.status(&status::measure(&field).await?);
 
     say("restart of the agent");

@@ -5,6 +5,7 @@
 mod crd;
 mod name;
 mod pod;
+mod server_pod;
 mod tenant;
 mod tenant_pod;
 mod twin;
@@ -19,6 +20,7 @@ pub use crd::install_crds;
 pub use name::{composed_name, host_name};
 pub(crate) use pod::running;
 pub use pod::{HostPod, NODE, Place};
+pub use server_pod::server_pod_spec;
 pub use tenant::{Mode, Tenant, TenantOptions};
 pub use twin::add_finalizer;
 

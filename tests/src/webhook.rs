@@ -13,16 +13,27 @@ use crate::product::HostApi;
 /// Name of the configuration.
 pub const NAME: &str = "k3k-expose";
 
-/// Makes the API server ask this host-api about server pods, and about labels of tenants' pods as on hosts that need it.
+/// Makes the API server ask this host-api about server pods.
 ///
 /// # Errors
 /// When the API server refuses, or the manifests are not as they should be.
 pub async fn install(host: &Client, host_api: &HostApi) -> anyhow::Result<()> {
+    apply(host, host_api, shipped()?).await
+}
+
+/// The same, and about labels of tenants' pods as on hosts that need it.
+///
+/// # Errors
+/// As [`install`].
+pub async fn install_with_labels(host: &Client, host_api: &HostApi) -> anyhow::Result<()> {
     let mut configuration = shipped()?;
-    let webhooks = configuration["webhooks"].as_array_mut().context("a configuration has webhooks")?;
-    webhooks.push(labels()?);
+    configuration["webhooks"].as_array_mut().context("a configuration has webhooks")?.push(labels()?);
+    apply(host, host_api, configuration).await
+}
+
+async fn apply(host: &Client, host_api: &HostApi, mut configuration: Value) -> anyhow::Result<()> {
     let ca = ByteString(host_api.ca_pem().into_bytes());
-    for webhook in webhooks {
+    for webhook in configuration["webhooks"].as_array_mut().context("a configuration has webhooks")? {
         let service = webhook["clientConfig"]["service"].take();
         ensure!(service["name"] == "k3k-expose-host-api", "asks {service}");
         let path = service["path"].as_str().context("a path")?;

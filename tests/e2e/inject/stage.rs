@@ -26,7 +26,7 @@ pub(super) async fn boot(name: &str) -> Result<Stage> {
     let options = PlaneOptions::new(name).with_more_controllers(&["statefulset-controller"]);
     let host = rig::host(options).await?;
     let host_api = HostApi::start(&host, HostApiOptions::default()).await?;
-    webhook::install(&host.client().await?, &host_api).await?;
+    webhook::install_with_labels(&host.client().await?, &host_api).await?;
     Ok(Stage { host, host_api })
 }
 

@@ -264,6 +264,11 @@ impl Field {
         Ok(services)
     }
 
+    /// Waits until the host's controllers have caught up with the tenant's Services.
+    pub(super) async fn settled(&self) -> anyhow::Result<()> {
+        self.slices(self.tenants().await?.len()).await
+    }
+
     /// Waits until there are exactly this many EndpointSlices of the tenant.
     async fn slices(&self, expected: usize) -> anyhow::Result<()> {
         let slices: Api<EndpointSlice> = Api::namespaced(self.host.client().await?, NAMESPACE);

@@ -50,7 +50,7 @@ pub struct Report {
     pub direct_ms: BTreeMap<String, Percentiles>,
     /// Writes of the agent in the virtual cluster for each Service of the initial sync, Events left out.
     pub virt_writes_initial: f64,
-    /// From before the status of a twin is written on the host to the event in the virtual cluster, at 50/s.
+    /// From before the status of a twin is written on the host to the event in the virtual cluster, at 20/s.
     pub status_ms: Percentiles,
     /// The same for a status that is written in the virtual cluster.
     pub direct_status_ms: Percentiles,

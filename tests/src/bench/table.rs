@@ -80,7 +80,7 @@ fn status(text: &mut String, report: &Report) -> std::fmt::Result {
     let Report { status_ms: ours, direct_status_ms: direct, status_to_direct: ratio, .. } = report;
     writeln!(text, "\nLoad-balancer status of a twin, until the virtual cluster's watch tells of it (ms)")?;
     columns(text)?;
-    compared(text, "status 50/s", [ours, direct, ratio])?;
+    compared(text, "status 20/s", [ours, direct, ratio])?;
     writeln!(text, "  promised: ratio50 at most 2.5; aim for ratio99: 4")
 }
 

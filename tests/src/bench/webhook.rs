@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::eventually::eventually;
-use crate::k3k::{Tenant, TenantOptions};
+use crate::k3k::{Tenant, TenantOptions, server_pod_spec};
 use crate::plane::{ControlPlane, PlaneOptions};
 use crate::product::{HostApi, HostApiOptions};
 use crate::{rig, webhook};
@@ -59,7 +59,10 @@ pub(super) async fn measure() -> anyhow::Result<Creates> {
     let (began, period) = (Instant::now(), Duration::from_secs(1) / RATE);
     let (asked, plain) = (Arc::new(asked), Arc::new(plain));
     for index in 0..SAMPLES {
-        for (side, at) in [(&asked, period * index), (&plain, period * index + period / 2)] {
+        // Second by second in turn, so that both meet the same machine and neither the other's creates.
+        let (second, rest) = (index / RATE, index % RATE);
+        for (side, turn) in [(&asked, 2 * second), (&plain, 2 * second + 1)] {
+            let at = Duration::from_secs(turn.into()) + period * rest;
             let (side, is_asked) = (Arc::clone(side), Arc::ptr_eq(side, &asked));
             calls.spawn(async move {
                 sleep_until(began + at).await;
@@ -95,7 +98,7 @@ impl Side {
         let pod = json!({
             "metadata": {"name": tenant.server_pod_name(ordinal), "labels": tenant.server_labels(),
                 "ownerReferences": [owner]},
-            "spec": {"containers": [{"name": tenant.stateful_set, "image": "example.com/none"}]},
+            "spec": server_pod_spec(&tenant.stateful_set),
         });
         Ok(self.pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?)
     }

@@ -10,7 +10,7 @@ use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{cluster_resource, composed_name, ensure_namespace};
+use super::{cluster_resource, composed_name, ensure_namespace, server_pod_spec};
 use crate::plane::ControlPlane;
 use crate::product::k3k_kubeconfig;
 
@@ -159,7 +159,7 @@ impl Tenant {
                 "selector": {"matchLabels": labels},
                 "template": {
                     "metadata": {"labels": labels},
-                    "spec": {"containers": [{"name": name, "image": "example.com/none"}]},
+                    "spec": server_pod_spec(name),
                 },
             },
         }))?;
