@@ -75,7 +75,9 @@ async fn the_agents_account_does_all_the_work_and_is_mended_when_a_tenant_delete
     }
     for entry in own {
         let allowed = match (entry.verb.as_str(), entry.resource.as_str()) {
-            ("get" | "list" | "watch", "services") | ("patch", "services/status") => true,
+            ("get" | "list" | "watch", "services")
+            | ("list" | "watch", "endpointslices")
+            | ("patch", "services/status") => true,
             ("get", "namespaces") => entry.name == "kube-system",
             _ => false,
         };
