@@ -252,6 +252,13 @@ impl Ledger {
         self.owed.insert(key.clone());
     }
 
+    /// Lets go of all objects that wait for their answer.
+    pub fn put_all_off(&mut self) {
+        let at_hand = self.records.iter().filter(|(_, record)| record.object.is_some());
+        let at_hand: Vec<Key> = at_hand.map(|(key, _)| key.clone()).collect();
+        at_hand.iter().for_each(|key| self.put_off(key));
+    }
+
     /// Takes it that an object is gone. Gives its record if it was that very object.
     pub fn delete(&mut self, key: &Key, uid: &Uid, phase: &mut Phase) -> Option<Record> {
         self.records.get(key).filter(|record| record.uid == *uid)?;

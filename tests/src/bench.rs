@@ -11,6 +11,7 @@ mod direct;
 mod field;
 mod ingress;
 mod latency;
+mod load;
 mod programs;
 mod proxy;
 mod report;
@@ -52,6 +53,8 @@ const RATES: [(u32, usize); 2] = [(5, 100), (50, 500)];
 pub enum Part {
     /// Sync of as many Ingresses: two minutes
     Ingresses,
+    /// What a hostile tenant does to another: five minutes
+    Load,
     /// Way of a load balancer's address into the virtual cluster that has as many Services: a minute and a half
     Status,
     /// Cost of the webhook to a server pod: half a minute
@@ -71,8 +74,9 @@ pub async fn run_part(part: Part, services: usize) -> anyhow::Result<String> {
 }
 
 async fn measure_part(part: Part, services: usize) -> anyhow::Result<String> {
-    let mut report = Report::new(services, load()?);
+    let mut report = Report::new(services, load_average()?);
     match part {
+        Part::Load => report.load = Some(load::measure().await?),
         Part::Ingresses => report.ingresses = Some(ingress::measure(services).await?),
         Part::Status => {
             let mut field = Field::boot().await?;
@@ -99,7 +103,7 @@ pub async fn run(services: usize) -> anyhow::Result<Report> {
 }
 
 async fn measure(services: usize) -> anyhow::Result<Report> {
-    let load = load()?;
+    let load = load_average()?;
     if load > 0.5 {
         say(&format!("the machine is busy already (load {load}), which all figures will show"));
     }
@@ -176,11 +180,13 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
     report.webhook(&webhook::measure().await?);
     say("booting two control planes for Ingresses");
     report.ingresses = Some(ingress::measure(services).await?);
+    say("booting two control planes for a hostile tenant");
+    report.load = Some(load::measure().await?);
     Ok(report)
 }
 
 /// What others do on this machine: its load average over the last minute.
-fn load() -> anyhow::Result<f64> {
+fn load_average() -> anyhow::Result<f64> {
     let text = std::fs::read_to_string("/proc/loadavg").context("reading the load of the machine")?;
     let first = text.split_whitespace().next().context("an empty load average")?;
     Ok(first.parse()?)

@@ -159,6 +159,14 @@ impl Product {
         self.process().await.rss_kib()
     }
 
+    /// The most resident memory since its last start, in KiB.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn peak_rss_kib(&self) -> anyhow::Result<u64> {
+        self.process().await.peak_rss_kib()
+    }
+
     /// CPU seconds since its last start.
     ///
     /// # Errors

@@ -188,6 +188,14 @@ impl Process {
         usage::rss_kib(self.pid)
     }
 
+    /// The most resident memory that it ever had, in KiB.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn peak_rss_kib(&self) -> anyhow::Result<u64> {
+        usage::peak_rss_kib(self.pid)
+    }
+
     /// CPU seconds so far.
     ///
     /// # Errors

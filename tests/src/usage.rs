@@ -12,9 +12,21 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// # Errors
 /// When the process is gone.
 pub fn rss_kib(pid: u32) -> anyhow::Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most resident memory that it ever had, in KiB.
+///
+/// # Errors
+/// When the process is gone.
+pub fn peak_rss_kib(pid: u32) -> anyhow::Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, what: &str) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid} is gone"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a zombie has no memory")?;
-    let number = line.split_whitespace().next().context("VmRSS without a number")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).context("a zombie has no memory")?;
+    let number = line.split_whitespace().next().with_context(|| format!("{what} without a number"))?;
     Ok(number.parse()?)
 }
 

@@ -60,6 +60,10 @@ impl Registry {
             ledger.session = None;
         }
         self.elect(&session.tenant, None, now);
+        // With nobody to answer nothing is begun: whoever comes next is asked for it, and a flood ends with its session.
+        if let Some(ledger) = self.tenants.get_mut(&session.tenant).filter(|ledger| ledger.session.is_none()) {
+            ledger.put_all_off();
+        }
     }
 
     /// Takes in whether the API server beside an agent is ready.

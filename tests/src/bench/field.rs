@@ -108,6 +108,11 @@ impl Field {
         &self.tenant
     }
 
+    /// Another tenant of the same host.
+    pub(super) async fn another_tenant(&self, namespace: &str) -> anyhow::Result<Tenant> {
+        Tenant::create(&self.host.client().await?, namespace, "another", TenantOptions::default()).await
+    }
+
     pub(super) fn watch(&self) -> &ServiceWatch {
         &self.watch
     }
@@ -206,7 +211,7 @@ impl Field {
         let token = self.tenant.server_pod_token(0).await?;
         let began = Instant::now();
         let agent = programs::start_agent(&self.virtual_cluster, &self.tenant, &host_api, &token, of_agent).await?;
-        self.programs = Some(Programs { agent, host_api });
+        self.programs = Some(Programs { agent, host_api: Arc::new(host_api) });
         Ok(began)
     }
 

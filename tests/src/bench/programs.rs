@@ -1,5 +1,6 @@
 //! The two programs while they run: what they cost, and starting them anew in the ways that are measured.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -24,7 +25,7 @@ const SESSION_UP: &str = "k3k_expose_agent_session_up";
 /// Both, in sync.
 pub(super) struct Programs {
     pub(super) agent: Agent,
-    pub(super) host_api: HostApi,
+    pub(super) host_api: Arc<HostApi>,
 }
 
 /// Starts an agent with further variables.

@@ -76,6 +76,8 @@ pub struct Report {
     pub cpu_s: BTreeMap<String, Option<f64>>,
     /// The same of Ingresses; null when they were not measured.
     pub ingresses: Option<Ingresses>,
+    /// A hostile tenant beside another; null when it was not measured.
+    pub load: Option<Load>,
     /// Bytes of lines in both directions for a reconnect with nothing changed.
     pub reconnect_bytes: u64,
 }
@@ -99,6 +101,32 @@ pub struct Ingresses {
     pub writes_restarts: usize,
     /// Resident memory 30 s after the sync.
     pub rss_mib: Programs,
+}
+
+/// What a tenant that says all it can does to another, and to host-api.
+#[derive(Debug, Default, Serialize)]
+pub struct Load {
+    /// From before a create in the other's virtual cluster to the event on the host, without the hostile tenant.
+    pub undisturbed_ms: Percentiles,
+    /// The same beside each way of being hostile.
+    pub attacks: Vec<Attack>,
+}
+
+/// One way of being hostile.
+#[derive(Debug, Serialize)]
+pub struct Attack {
+    /// What was said.
+    pub name: String,
+    /// Lines that host-api took in.
+    pub lines: usize,
+    /// As [`Load::undisturbed_ms`].
+    pub disturbed_ms: Percentiles,
+    /// [`Attack::disturbed_ms`] over [`Load::undisturbed_ms`].
+    pub disturbed_to_undisturbed: Percentiles,
+    /// Most resident memory that host-api ever held until then.
+    pub host_api_peak_rss_mib: f64,
+    /// From the end until nothing was left to do.
+    pub rest_s: f64,
 }
 
 impl Ingresses {
@@ -182,13 +210,13 @@ impl Report {
 
     pub(super) fn status(&mut self, pair: &Pair) {
         let [ours, direct] = [&pair.ours, &pair.direct].map(|samples| Percentiles::of(samples));
-        self.status_to_direct = Percentiles { p50: ours.p50 / direct.p50, p99: ours.p99 / direct.p99 };
+        self.status_to_direct = ours.over(direct);
         (self.status_ms, self.direct_status_ms) = (ours, direct);
     }
 
     pub(super) fn webhook(&mut self, creates: &Creates) {
         let [asked, plain] = [&creates.asked, &creates.plain].map(|samples| Percentiles::of(samples));
-        self.webhook_to_plain = Percentiles { p50: asked.p50 / plain.p50, p99: asked.p99 / plain.p99 };
+        self.webhook_to_plain = asked.over(plain);
         (self.webhook_ms, self.webhook_plain_ms) = (asked, plain);
     }
 
@@ -246,10 +274,14 @@ impl Heal {
 }
 
 impl Percentiles {
-    fn of(samples: &[f64]) -> Self {
+    pub(super) fn of(samples: &[f64]) -> Self {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         Self { p50: rank(&sorted, 50), p99: rank(&sorted, 99) }
+    }
+
+    pub(super) fn over(self, other: Self) -> Self {
+        Self { p50: self.p50 / other.p50, p99: self.p99 / other.p99 }
     }
 }
 
@@ -265,7 +297,7 @@ fn per(writes: usize, services: usize) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a process of 2^52 KiB does not fit")]
-fn mib(kib: u64) -> f64 {
+pub(super) fn mib(kib: u64) -> f64 {
     kib as f64 / 1024.0
 }
 

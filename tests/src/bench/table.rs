@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Part;
-use super::report::{Crowded, Percentiles, Report};
+use super::report::{Attack, Crowded, Percentiles, Report};
 
 /// The changes, in the order in which they are measured.
 const CHANGES: [&str; 3] = ["create", "update", "delete"];
@@ -19,6 +19,7 @@ pub(super) fn render(report: &Report) -> String {
     let _ = writes(&mut text, report);
     let _ = cost(&mut text, report);
     let _ = ingresses(&mut text, report);
+    let _ = load(&mut text, report);
     text
 }
 
@@ -27,6 +28,7 @@ pub(super) fn part(part: Part, report: &Report) -> String {
     let mut text = String::new();
     let _ = match part {
         Part::Ingresses => ingresses(&mut text, report),
+        Part::Load => load(&mut text, report),
         Part::Status => status(&mut text, report),
         Part::Webhook => webhook(&mut text, report),
     };
@@ -46,6 +48,25 @@ fn ingresses(text: &mut String, report: &Report) -> std::fmt::Result {
     line(text, "writes of both restarts", &report.writes_restarts.to_string(), "0")?;
     line(text, "MiB, agent", &format!("{:.1}", report.rss_mib.agent), "at most 1.5 times that of Services")?;
     line(text, "MiB, host-api", &format!("{:.1}", report.rss_mib.host_api), "at most 1.5 times that of Services")
+}
+
+fn load(text: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(load) = &report.load else { return Ok(()) };
+    writeln!(
+        text,
+        "\nCreates of a tenant, until the host's watch tells of it, beside another that says all it can (ms)"
+    )?;
+    columns(text)?;
+    for attack in &load.attacks {
+        compared(text, &attack.name, [&attack.disturbed_ms, &load.undisturbed_ms, &attack.disturbed_to_undisturbed])?;
+    }
+    writeln!(text, "  promised: ratio99 at most 1.5 (direct is undisturbed)")?;
+    for Attack { name, lines, host_api_peak_rss_mib, rest_s, .. } in &load.attacks {
+        line(text, &format!("{name}: lines taken in"), &lines.to_string(), "")?;
+        line(text, "  MiB, host-api at most", &format!("{host_api_peak_rss_mib:.1}"), "below 100")?;
+        line(text, "  at rest again after", &format!("{rest_s:.1} s"), "10 s")?;
+    }
+    Ok(())
 }
 
 fn sync(text: &mut String, report: &Report) -> std::fmt::Result {
@@ -69,7 +90,7 @@ fn latency(text: &mut String, report: &Report) -> std::fmt::Result {
             let suffix = if rate == 50 { String::new() } else { format!("_{rate}") };
             let ours = of(&report.latency_ms, &format!("{change}_{rate}"));
             let direct = of(&report.direct_ms, &format!("{change}{suffix}"));
-            let ratio = Percentiles { p50: ours.p50 / direct.p50, p99: ours.p99 / direct.p99 };
+            let ratio = ours.over(direct);
             compared(text, &format!("{change} {rate}/s"), [&ours, &direct, &ratio])?;
         }
     }

@@ -214,3 +214,23 @@ fn a_tenant_has_so_many_sessions_and_can_renew_each() {
     let mut open = |ordinal| registry.open(&tenant(), OFF, server(ordinal), &hello(Tally::default()), NOW).err();
     assert_eq!([open(1), open(2), open(1), open(0)], [None, Some(NotOpened::TooManySessions), None, None]);
 }
+
+#[test]
+fn nothing_is_begun_for_a_tenant_without_a_session_and_the_next_one_is_asked_for_it() {
+    let (mut registry, id) = bound(Bounds::default());
+    for name in ["a", "b"] {
+        say(&mut registry, id, headless(name, 10));
+    }
+    registry.close(id, NOW);
+    assert_eq!(work(&mut registry, &mut 0), 0);
+    let census = registry.census();
+    assert_eq!(census.queued, 0);
+    let puts = [headless("a", 10), headless("b", 10)];
+    let mut tally = Tally::default();
+    puts.iter().for_each(|put| tally.add(&put.key, &put.uid, put.hash));
+    let (id, welcome) = registry.open(&tenant(), OFF, server(0), &hello(tally), NOW).unwrap();
+    assert_eq!(welcome.resume, Resume::Nothing);
+    assert_eq!(told(&mut registry, id), [FromHost::Want(Want::Keys(vec![key("a"), key("b")]))]);
+    puts.into_iter().for_each(|put| say(&mut registry, id, put));
+    assert_eq!(work(&mut registry, &mut 0), 2);
+}

@@ -1,0 +1,188 @@
+//! A tenant that says all it can, beside one that goes on: the latency of that one's creates, host-api's memory, and the way back
+//! to rest.
+//!
+//! The hostile one speaks the wire itself, on a thread of its own, so that it does not share one with what is measured. Whatever
+//! ends its session, it comes back.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use k3k_expose_proto::line;
+use k3k_expose_proto::message::{FromAgent, Put};
+use k3k_expose_proto::service::{ClusterIps, Service as Wished, ServiceType};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::bodies::{self, VIRTUAL_NAMESPACE};
+use super::field::Field;
+use super::report::{Attack, Load, Percentiles, mib};
+use super::service_watch::Seen;
+use crate::eventually::eventually;
+use crate::product::HostApi;
+use crate::progress::say;
+use crate::wire::{WireSession, cluster_ip_service, hello, put};
+
+/// Creates of the neighbor's for each figure, and how often.
+const CREATES: usize = 300;
+const PERIOD: Duration = Duration::from_millis(50);
+/// Objects that the hostile tenant says.
+const MANY: usize = 100_000;
+/// Bytes that it says at once.
+const BURST: usize = 64 * 1024;
+/// For the last create to arrive, and for host-api to be at rest again.
+const DEADLINE: Duration = Duration::from_secs(100);
+
+/// What the hostile tenant says next.
+type Says = fn(usize) -> anyhow::Result<Put>;
+
+const ATTACKS: [(&str, Says); 3] = [
+    ("100,000 objects", |number| {
+        put("flood", &format!("web-{}", number % MANY), &format!("uid-{}", number % MANY), headless(None))
+    }),
+    ("lines of 64 KiB", |number| {
+        put("flood", &format!("web-{}", number % 50), "uid", headless(Some("x".repeat(60_000 + number % 1_000))))
+    }),
+    ("one object that changes", |number| {
+        put("flood", "changing", "uid", cluster_ip_service("web", 1 + u16::try_from(number % 60_000)?)?)
+    }),
+];
+
+pub(super) async fn measure() -> anyhow::Result<Load> {
+    let mut field = Field::boot().await?;
+    field.start().await?;
+    let hostile = field.another_tenant("bench-hostile").await?;
+    let token = hostile.server_pod_token(0).await?;
+    let programs = field.programs()?;
+    programs.agent.wait_ok("/syncz", DEADLINE).await?;
+    // What is done for the first time is slower.
+    creates(&field, "warm").await?;
+    let undisturbed = creates(&field, "undisturbed").await?;
+    let mut load = Load { undisturbed_ms: undisturbed, ..Load::default() };
+    for (index, (name, says)) in ATTACKS.into_iter().enumerate() {
+        say(&format!("{CREATES} creates of the neighbor's beside {name}"));
+        let beside = Beside::start(&programs.host_api, &token, says)?;
+        let disturbed = creates(&field, &format!("disturbed-{index}")).await.context(name)?;
+        let peak = programs.host_api.peak_rss_kib().await?;
+        let lines = beside.stop()?;
+        let began = Instant::now();
+        at_rest(&programs.host_api).await?;
+        load.attacks.push(Attack {
+            name: name.to_owned(),
+            lines,
+            disturbed_ms: disturbed,
+            disturbed_to_undisturbed: disturbed.over(undisturbed),
+            host_api_peak_rss_mib: mib(peak),
+            rest_s: began.elapsed().as_secs_f64(),
+        });
+    }
+    field.stop().await?;
+    Ok(load)
+}
+
+/// Creates Services of the neighbor's at their times, and gives the milliseconds until the host's watch told of each twin.
+async fn creates(field: &Field, name: &str) -> anyhow::Result<Percentiles> {
+    let services: Api<Service> = Api::namespaced(field.virtual_client().await?, VIRTUAL_NAMESPACE);
+    services.get_opt("warm-up").await?;
+    let names: Vec<String> = (0..CREATES).map(|index| format!("{name}-{index}")).collect();
+    let mut calls = JoinSet::new();
+    let start = Instant::now() + PERIOD;
+    for (index, name) in (0u32..).zip(&names) {
+        let (services, body) = (services.clone(), bodies::tenants(name)?);
+        calls.spawn(async move {
+            sleep_until(start + PERIOD * index).await;
+            let began = Instant::now();
+            services.create(&PostParams::default(), &body).await.map(|_| (index, began))
+        });
+    }
+    let mut began = Vec::new();
+    while let Some(call) = calls.join_next().await {
+        began.push(call.context("a call died")??);
+    }
+    began.sort_unstable();
+    let twins: Vec<String> = names.iter().map(|name| field.tenant().twin_name(name, VIRTUAL_NAMESPACE)).collect();
+    let arrived = field
+        .watch()
+        .wait("every twin", DEADLINE, |seen| twins.iter().map(|twin| seen.made(twin)).collect::<Option<Vec<_>>>())
+        .await?;
+    let lasted = arrived.iter().zip(&began);
+    let lasted: Vec<f64> = lasted.map(|(arrived, (_, began))| (*arrived - *began).as_secs_f64() * 1000.0).collect();
+    for name in &names {
+        services.delete(name, &DeleteParams::default()).await?;
+    }
+    let gone = |seen: &Seen| twins.iter().all(|twin| seen.gone(twin).is_some()).then_some(());
+    field.watch().wait("no twin", DEADLINE, gone).await?;
+    field.settled().await?;
+    Ok(Percentiles::of(&lasted))
+}
+
+/// Waits until only the neighbor has a session and nothing is left to do.
+async fn at_rest(host_api: &HostApi) -> anyhow::Result<()> {
+    eventually("host-api at rest", DEADLINE, async || {
+        let metric = async |name: &str| anyhow::Ok(host_api.metric(name).await?.unwrap_or_default());
+        let sessions = metric("k3k_expose_host_api_sessions").await?;
+        let queued = metric("k3k_expose_host_api_queued_services").await?;
+        anyhow::ensure!(sessions < 1.5 && queued < 0.5, "{sessions} sessions, {queued} objects");
+        Ok(())
+    })
+    .await
+}
+
+/// A hostile agent on a thread of its own.
+struct Beside {
+    stop: CancellationToken,
+    thread: thread::JoinHandle<anyhow::Result<usize>>,
+}
+
+impl Beside {
+    fn start(host_api: &Arc<HostApi>, token: &str, says: Says) -> anyhow::Result<Self> {
+        let (host_api, token) = (Arc::clone(host_api), token.to_owned());
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = thread::spawn(move || {
+            runtime.block_on(async {
+                let mut said = 0;
+                while !stopped.is_cancelled() {
+                    tokio::select! {
+                        () = stopped.cancelled() => {}
+                        _ = flood(&host_api, &token, says, &mut said) => {}
+                    }
+                }
+                Ok(said)
+            })
+        });
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it. Gives how many lines it got rid of.
+    fn stop(self) -> anyhow::Result<usize> {
+        self.stop.cancel();
+        self.thread.join().map_err(|_| anyhow!("the hostile agent panicked"))?
+    }
+}
+
+/// Opens a session and speaks without a pause until host-api takes no more. Reads nothing.
+async fn flood(host_api: &HostApi, token: &str, says: Says, said: &mut usize) -> anyhow::Result<()> {
+    let (session, _) = WireSession::open(host_api, token, hello("hostile-cluster", &[])?).await?;
+    loop {
+        let (mut lines, mut number) = (Vec::new(), *said);
+        while lines.len() < BURST {
+            lines.extend(line::encode(&FromAgent::Put(says(number)?))?);
+            number += 1;
+        }
+        session.send_raw(Bytes::from(lines)).await?;
+        *said = number;
+    }
+}
+
+/// A headless Service, or one that the host would refuse for its length.
+fn headless(traffic_distribution: Option<String>) -> Wished {
+    Wished { cluster_ips: ClusterIps::Headless, traffic_distribution, ..Wished::new(ServiceType::ClusterIP) }
+}
