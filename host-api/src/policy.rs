@@ -8,6 +8,7 @@ pub mod ask;
 pub mod command;
 pub mod grant;
 pub mod keys;
+pub mod limits;
 pub mod resource;
 pub mod select;
 pub mod service;

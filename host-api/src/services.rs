@@ -142,6 +142,16 @@ impl HostServices {
         event.is_none_or(|event| known <= event).then(|| self.replace(at, None))
     }
 
+    /// Takes it that the host has accepted the deletion of a twin. It goes for good, whatever older news says of it.
+    pub fn goes(&mut self, at: &HostName, uid: &str) {
+        let known = self.known.get_mut(&at.namespace).and_then(|services| services.get_mut(&at.name));
+        if let Some(HostService::Twin(twin)) = known
+            && twin.uid == uid
+        {
+            twin.terminating = true;
+        }
+    }
+
     /// Names of all Services known, to find those that a new list lacks.
     #[must_use]
     pub fn names(&self) -> Vec<HostName> {
@@ -218,7 +228,10 @@ impl HostServices {
         (at, twin::reduce(service))
     }
 
-    fn replace(&mut self, at: HostName, service: Option<HostService>) -> Change {
+    fn replace(&mut self, at: HostName, mut service: Option<HostService>) -> Change {
+        if let (Some(HostService::Twin(after)), Some(HostService::Twin(before))) = (&mut service, self.get(&at)) {
+            after.terminating |= before.terminating && before.uid == after.uid;
+        }
         let held = service.as_ref().map(HostService::held).unwrap_or_default();
         let present = service.is_some();
         let is = service.as_ref().and_then(HostService::twin).map(|twin| twin.marks.tenant.clone());

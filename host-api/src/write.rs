@@ -155,7 +155,7 @@ impl Writer {
                     let preconditions =
                         Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) };
                     let result = self.delete(key.resource(), at, preconditions, patience).await;
-                    if result.is_ok() && self.hub.with(|registry, _| registry.deleted(tenant, key)) {
+                    if result.is_ok() && self.hub.with(|registry, _| registry.deleted(tenant, key, uid)) {
                         return false;
                     }
                     (at, result)

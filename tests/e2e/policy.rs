@@ -15,7 +15,7 @@ use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{HostApi, HostApiOptions};
 use k3k_expose_tests::toolchain::product_binaries;
 use k3k_expose_tests::wire::{self, WireSession};
-use k3k_expose_tests::{ControlPlane, PlaneOptions, Rig, rig, took};
+use k3k_expose_tests::{ControlPlane, PlaneOptions, Rig, rig, told, took};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
@@ -175,6 +175,10 @@ async fn bad_policies_are_refused_by_the_api_server_itself() -> Result<()> {
         ("key and prefix", rules(json!({"key": "a", "prefix": "b"}))),
         ("an empty prefix", rules(json!({"prefix": ""}))),
         ("no regular expression", rules(json!({"key": "a", "value": "("}))),
+        ("limits without one", json!({"allow": {"limits": {}}})),
+        ("a negative limit", json!({"allow": {"limits": {"objects": -1}}})),
+        ("no write at all", json!({"allow": {"limits": {"writesPerSecond": 0}}})),
+        ("a burst below the rate", json!({"allow": {"limits": {"writesPerSecond": 9, "writesAtOnce": 8}}})),
         ("an unknown conflict mode", json!({"allow": {"clusterIPConflict": "Fight"}})),
     ] {
         let refused = apply(&host, "policy-bad", &spec).await.err().with_context(|| format!("{what} was taken"))?;
@@ -245,6 +249,45 @@ async fn of_all_provider_annotations_those_cross_that_a_policy_lists_and_no_othe
     delete(&world.host, "policy-annotations").await?;
     let bare = world.twin(&made, |twin| crossing(twin).is_empty()).await?;
     assert_eq!((bare.uid(), bare.annotations().get("example.com/team")), (twin.uid(), None));
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_that_command_or_hide_are_refused_in_events_that_are_valid_and_readable() -> Result<()> {
+    let plane = Arc::new(ControlPlane::start(rig::virtual_options("policy-texts")).await?);
+    let (host, host_api) = (Rig::shared().host().await?, Rig::shared().host_api().await?);
+    let world = World::on(host, host_api, plane, "policy-texts", TenantOptions::default()).await?;
+    let allow = json!({"annotations": [{"prefix": "admitted.example/", "value": "[a-z]*"}]});
+    apply(&world.host, "policy-texts", &of_namespace(&world.tenant.namespace, allow)).await?;
+    stage::governs(&world.host, "policy-texts", 1).await?;
+    let services = world.namespace("texts").await?;
+    let long = "x".repeat(10_000);
+    let texts = [
+        "a\u{1b}[2J\u{1b}]0;owned\u{7}",
+        "a\r\n{\"level\":\"ERROR\"}",
+        "a\u{202e}txt.exe\u{2066}\u{200b}",
+        "\"}],",
+        &long,
+    ];
+    let longest = format!("admitted.example/{}", "k".repeat(63));
+    for (number, text) in texts.into_iter().enumerate() {
+        let mut service = world::service(&format!("web-{number}"), json!({"ports": [{"port": 80}]}));
+        service.metadata.annotations = Some([(longest.clone(), text.to_owned())].into());
+        let made = world::create(&services, &service).await?;
+        let now = world.refused(&made, "AnnotationNotAdmitted").await?;
+        world.event(&made, "AnnotationNotAdmitted").await?;
+        let event = world.events(&made).await?.pop().context("an Event")?;
+        let told = [event.message.unwrap_or_default(), told::synced(&now).context("a condition")?.message.clone()];
+        for message in told {
+            let hidden = |char: char| char.is_control() || ('\u{200b}'..='\u{206f}').contains(&char) && char != '…';
+            assert!(!message.is_empty() && message.len() <= 1024 && !message.contains(hidden), "{message:?}");
+        }
+        assert_eq!((event.type_.as_deref(), event.involved_object.uid), (Some("Warning"), made.uid()));
+    }
+    for line in world.agent.log_lines()? {
+        let whole: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+        assert!(whole["level"].is_string() && !line.chars().any(char::is_control) && line.len() < 4096, "{line:?}");
+    }
     Ok(())
 }
 

@@ -362,7 +362,8 @@ impl World {
             match result {
                 Ok(Some(service)) => self.registry.service_answered(service, now),
                 Ok(None) => {
-                    if self.registry.deleted(&tenant, &key) {
+                    let Task::Delete { uid, .. } = &task else { unreachable!() };
+                    if self.registry.deleted(&tenant, &key, uid) {
                         settled = true;
                         break;
                     }

@@ -61,6 +61,14 @@ impl HostIngresses {
         event.is_none_or(|event| known <= event).then(|| self.replace(at, None))
     }
 
+    /// Takes it that the host has accepted the deletion of a twin. It goes for good, whatever older news says of it.
+    pub fn goes(&mut self, at: &HostName, uid: &str) {
+        let twin = self.known.get_mut(at).and_then(|ingress| ingress.twin.as_deref_mut());
+        if let Some(twin) = twin.filter(|twin| twin.uid == uid) {
+            twin.terminating = true;
+        }
+    }
+
     /// Names of all Ingresses known, to find those that a new list lacks.
     #[must_use]
     pub fn names(&self) -> Vec<HostName> {
@@ -104,7 +112,11 @@ impl HostIngresses {
         known.is_some_and(|known| known >= revision(&other.resource_version))
     }
 
-    fn replace(&mut self, at: &HostName, ingress: Option<HostIngress>) -> Change {
+    fn replace(&mut self, at: &HostName, mut ingress: Option<HostIngress>) -> Change {
+        let known = self.known.get(at).and_then(|known| known.twin.as_deref());
+        if let (Some(after), Some(before)) = (ingress.as_mut().and_then(|after| after.twin.as_deref_mut()), known) {
+            after.terminating |= before.terminating && before.uid == after.uid;
+        }
         let after = ingress.as_ref().map(|ingress| ingress.routes.clone()).unwrap_or_default();
         let tenant = |ingress: &HostIngress| ingress.twin.as_ref().map(|twin| twin.marks.tenant.clone());
         let is = ingress.as_ref().and_then(tenant);

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use k3k_expose_proto::{Key, Uid};
+use k3k_expose_proto::{Key, Reason, Uid};
 use k8s_openapi::api::core::v1::Service;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::grant::Grant;
 use super::resource::ExposurePolicy;
 use super::select::Labels;
-use super::{Policies, Refusal, Usage, service, written};
+use super::{Policies, Refusal, Rule, Usage, service, written};
 use crate::cluster::Cluster;
 use crate::inject::command::items;
 use crate::tenant::Tenant;
@@ -124,6 +124,11 @@ fn one(grant: &Grant, written: &Service, cluster: &Cluster) -> Result<(String, b
         return Ok((text, true));
     }
     service::shape(grant, &asked, &mut desired);
+    if let Some((reason, rule)) = over(grant, &desired) {
+        line(&mut text, &format!("refused: {}: not one is admitted", reason.as_str()));
+        line(&mut text, &format!("decided by: {rule}"));
+        return Ok((text, true));
+    }
     match &grant.policy {
         Some(policy) => line(&mut text, &format!("admitted by: ExposurePolicy {policy}")),
         None => line(&mut text, "admitted by: the safe defaults, as no policy with spec.allow selects this Cluster"),
@@ -166,6 +171,18 @@ fn left_behind(text: &mut String, grant: &Grant, asked: &k3k_expose_proto::Servi
     }
 }
 
+/// What is refused even to a tenant that has nothing yet.
+fn over(grant: &Grant, desired: &Desired) -> Option<(Reason, Rule)> {
+    let Usage { node_ports, load_balancers } = Usage::asked(&desired.spec);
+    [
+        (node_ports > grant.node_ports, Reason::TooManyNodePorts, "nodePorts.most"),
+        (load_balancers > grant.load_balancers, Reason::TooManyLoadBalancers, "loadBalancers.most"),
+        (grant.limits.objects == Some(0), Reason::TooManyObjects, "limits.objects"),
+    ]
+    .into_iter()
+    .find_map(|(over, reason, field)| over.then(|| (reason, grant.rule(field))))
+}
+
 fn counted(text: &mut String, grant: &Grant, desired: &Desired) {
     let Usage { node_ports, load_balancers } = Usage::asked(&desired.spec);
     if node_ports > 0 {
@@ -177,6 +194,9 @@ fn counted(text: &mut String, grant: &Grant, desired: &Desired) {
     }
     if load_balancers > 0 {
         line(text, &format!("counts: 1 of {} load balancers ({})", grant.load_balancers, grant.rule("loadBalancers")));
+    }
+    if let Some(objects) = grant.limits.objects {
+        line(text, &format!("counts: 1 of {objects} Services and Ingresses ({})", grant.rule("limits.objects")));
     }
 }
 
@@ -238,6 +258,26 @@ spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
         let plain = planned(BALANCER, &around(&[])).unwrap();
         assert!(plain.text.contains("# admitted by: the safe defaults"), "{}", plain.text);
         assert!(!plain.text.contains("metallb.io/address-pool: public"), "{}", plain.text);
+    }
+
+    #[test]
+    fn a_plan_counts_what_there_may_be_only_so_much_of() {
+        let of = |allow: &str| {
+            let policy = format!("kind: ExposurePolicy\nmetadata: {{name: few}}\nspec: {{allow: {allow}}}");
+            let around = Around { policies: policies(&policy).unwrap(), ..around(&[]) };
+            planned(BALANCER, &around).unwrap()
+        };
+        let some = of("{limits: {objects: 7}}").text;
+        let words = "# counts: 1 of 7 Services and Ingresses (ExposurePolicy few, spec.allow.limits.objects)";
+        assert!(some.contains(words), "{some}");
+        for (allow, words) in [
+            ("{limits: {objects: 0}}", "# decided by: ExposurePolicy few, spec.allow.limits.objects"),
+            ("{loadBalancers: {most: 0}}", "# refused: TooManyLoadBalancers"),
+            ("{nodePorts: {most: 0}}", "# decided by: ExposurePolicy few, spec.allow.nodePorts.most"),
+        ] {
+            let none = of(allow);
+            assert!(none.refused && none.text.contains(words), "{}", none.text);
+        }
     }
 
     #[test]

@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use k3k_expose_process::cidr::Cidr;
 
 use super::keys::{Keys, Name};
+use super::limits::Limits;
 use super::resource::{Allow, Deny, ExposurePolicySpec, KeyRule};
 use super::{Rule, select};
+use crate::bounds::{self, Bounds};
 use crate::numbers::Conflict;
 use crate::translate::label_may_cross;
 
@@ -55,6 +57,8 @@ pub struct Grant {
     pub default_labels: BTreeMap<String, String>,
     /// What happens when a cluster IP is held; as host-api is set without it.
     pub conflict: Option<Conflict>,
+    /// How much it may use up.
+    pub limits: Limits,
     /// What no policy may allow, by the policy that denies it.
     pub denies: Vec<(String, Denies)>,
 }
@@ -112,14 +116,16 @@ impl Grant {
                 Some("Renumber") => Some(Conflict::Renumber),
                 Some(_) => Some(Conflict::Report),
             },
+            limits: allow.limits.as_ref().map(Limits::parse).unwrap_or_default(),
             denies,
         }
     }
 
-    /// Whether both admit the same, whoever says so.
+    /// Whether both admit the same, whoever says so, and however much of it.
     #[must_use]
     pub fn admits_same_as(&self, other: &Self) -> bool {
-        *self == Self { policy: self.policy.clone(), given: self.given.clone(), ..other.clone() }
+        let (policy, given) = (self.policy.clone(), self.given.clone());
+        *self == Self { policy, given, limits: self.limits, ..other.clone() }
     }
 
     /// What decides about a field of `spec.allow`.
@@ -192,6 +198,7 @@ impl Denies {
 /// What each field of `spec.allow` is without a policy that says so, in the order of the README.
 #[must_use]
 pub fn defaults() -> Vec<(&'static str, String)> {
+    let writes = Bounds::default().writes;
     vec![
         ("serviceTypes", "ClusterIP (headless ones too), NodePort, LoadBalancer".to_owned()),
         ("nodePorts", format!("any of the host's range, {NODE_PORTS} at most, those of health checks among them")),
@@ -207,6 +214,14 @@ pub fn defaults() -> Vec<(&'static str, String)> {
         ("labels", "all but those under `k3k.io`, `kubernetes.io` and `k8s.io`, which never cross".to_owned()),
         ("defaults", "none".to_owned()),
         ("clusterIPConflict", "as `K3K_EXPOSE_CLUSTER_IP_CONFLICT` says".to_owned()),
+        (
+            "limits",
+            format!(
+                "`K3K_EXPOSE_TENANT_OBJECTS` Services and Ingresses, {} writes at once, then {} a second; no policy gives more",
+                bounds::many(writes.burst.try_into().unwrap_or(usize::MAX)),
+                writes.per_second
+            ),
+        ),
     ]
 }
 
@@ -256,6 +271,7 @@ fn given(allow: &Allow) -> BTreeSet<&'static str> {
         ("labels", allow.labels.is_some()),
         ("defaults", allow.defaults.is_some()),
         ("clusterIPConflict", allow.cluster_ip_conflict.is_some()),
+        ("limits", allow.limits.is_some()),
     ]
     .into_iter()
     .filter_map(|(field, given)| given.then_some(field))

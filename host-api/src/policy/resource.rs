@@ -118,6 +118,30 @@ pub struct Allow {
     #[serde(default, rename = "clusterIPConflict", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["Renumber", "Report", null]))]
     pub cluster_ip_conflict: Option<String>,
+    /// How much a virtual cluster may use up, within what host-api gives each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// How much a virtual cluster may use up. Nothing here gives more than host-api is set to give each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.objects) || has(self.writesPerSecond) || has(self.writesAtOnce)", "limits without a limit say nothing"))]
+#[x_kube(validation = ("!has(self.writesPerSecond) || !has(self.writesAtOnce) || self.writesPerSecond <= self.writesAtOnce",
+    "writesAtOnce must not be less than writesPerSecond"))]
+pub struct Limits {
+    /// Most Services and Ingresses of one virtual cluster on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 50000))]
+    pub objects: Option<i32>,
+    /// Writes on the host for one virtual cluster, in each second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub writes_per_second: Option<i32>,
+    /// Writes at once, after a rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 50000))]
+    pub writes_at_once: Option<i32>,
 }
 
 /// Node ports.

@@ -210,8 +210,7 @@ impl Registry {
         let before = change.before.as_ref().and_then(HostService::twin);
         let after = self.services.get(at).and_then(HostService::twin).cloned();
         self.follow_trouble(at, after.as_ref(), now);
-        let stands = |twin: &&Twin| !twin.terminating;
-        if before.is_some_and(|twin| stands(&twin)) != after.as_ref().is_some_and(|twin| stands(&twin)) {
+        if before.map(|twin| twin.terminating) != after.as_ref().map(|twin| twin.terminating) {
             for marks in [before, after.as_ref()].into_iter().flatten().map(|twin| &twin.marks) {
                 self.wake(&Blocker::Backend(marks.tenant.clone(), marks.key.clone()));
             }

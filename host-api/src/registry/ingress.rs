@@ -94,10 +94,14 @@ impl Registry {
         let twin = current.and_then(|current| current.twin.as_deref());
         let k3k_writes = self.k3k_writes(tenant, Resource::Ingresses);
         let Some(record) = ledger.record(key) else {
-            return if k3k_writes { Verdict::Nothing } else { self.removal(ledger, key, &at, twin) };
+            return match self.removal(ledger, key, &at, twin) {
+                _ if k3k_writes => Verdict::Nothing,
+                Verdict::Nothing => self.judge_standing_ingress(ledger, key, &at, twin),
+                verdict => verdict,
+            };
         };
         let Some(Object::Ingress(asked)) = &record.object else {
-            return Verdict::Nothing;
+            return self.judge_standing_ingress(ledger, key, &at, twin);
         };
         if k3k_writes {
             return Verdict::Answer(Reason::Adopting, Vec::new());
@@ -114,6 +118,12 @@ impl Registry {
                 };
             }
         };
+        if self.is_beyond(tenant, &at.namespace, key) {
+            return match self.removal(ledger, key, &at, twin) {
+                Verdict::Nothing => Verdict::Answer(Reason::TooManyObjects, vec![Blocker::Room(tenant.clone())]),
+                verdict => verdict,
+            };
+        }
         let let_through = self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref());
         match plan(tenant, key, &desired, current, let_through) {
             Plan::Nothing => Verdict::Answer(Reason::Applied, needs),

@@ -121,6 +121,9 @@ impl Registry {
         if let Err(refusal) = policy::service::judge(grant, object) {
             return refused(Verdict::Deny(denial(refusal), Vec::new()));
         }
+        if self.is_beyond(tenant, &at.namespace, key) {
+            return refused(Verdict::Answer(Reason::TooManyObjects, vec![Blocker::Room(tenant.clone())]));
+        }
         policy::service::shape(grant, object, &mut desired);
         Self::leave_band(grant, &mut desired.spec);
         if let Err((reason, blocker)) = self.has_count(ledger, key, &desired.spec) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use k3k_expose_proto::message::ByeReason;
 use k3k_expose_proto::{Key, Resource, Uid};
+use k8s_openapi::api::networking::v1::IngressSpec;
 use serde_json::{Map, Value};
 
 use super::Registry;
@@ -124,7 +125,11 @@ impl Registry {
         let none = Labels::new();
         let grant = self.policies.grant(self.namespaces.get(&state.namespace).unwrap_or(&none), &state.labels);
         let before = self.grants.insert(cluster.clone(), Arc::clone(&grant)).unwrap_or_else(|| Arc::clone(&self.safe));
+        self.set_bounds(cluster, self.bounds_of(cluster));
         if before.admits_same_as(&grant) {
+            if before.limits != grant.limits {
+                self.enforce(cluster);
+            }
             return;
         }
         if before.shown_annotations() != grant.shown_annotations() {
@@ -154,8 +159,9 @@ impl Registry {
 
     fn enforce(&mut self, tenant: &Uid) {
         let namespace = self.clusters.get(tenant).map(|state| state.namespace.as_str()).unwrap_or_default();
-        let twins = self.services.twins(namespace).filter(|(_, twin)| twin.marks.tenant == *tenant);
-        let keys: Vec<Key> = twins.map(|(_, twin)| twin.marks.key.clone()).collect();
+        let services = self.services.twins(namespace).map(|(_, twin)| &twin.marks);
+        let marks = services.chain(self.ingresses.twins(namespace).map(|twin| &twin.marks));
+        let keys: Vec<Key> = marks.filter(|marks| marks.tenant == *tenant).map(|marks| marks.key.clone()).collect();
         for key in keys {
             self.enforce_on(tenant, &key);
         }
@@ -167,30 +173,48 @@ impl Registry {
             return;
         };
         let at = HostName::of_twin(&state.namespace, &state.name, key);
-        let twin = self.services.get(&at).and_then(HostService::twin).filter(|twin| twin.marks.is_of(tenant, key));
-        let Some(twin) = twin.filter(|twin| self.is_unfit(tenant, twin, &at)) else {
+        let marks = match key.resource() {
+            Resource::Services => {
+                let twin = self.services.get(&at).and_then(HostService::twin);
+                twin.filter(|twin| twin.marks.is_of(tenant, key) && self.is_unfit(tenant, &at, twin))
+                    .map(|twin| &twin.marks)
+            }
+            Resource::Ingresses => {
+                let twin = self.ingresses.get(&at).and_then(|ingress| ingress.twin.as_deref());
+                twin.filter(|twin| twin.marks.is_of(tenant, key) && self.is_unfit_ingress(tenant, &at, twin))
+                    .map(|twin| &twin.marks)
+            }
+        };
+        let Some(marks) = marks else {
             return;
         };
         if !self.tenants.contains_key(tenant) {
-            let home = twin.marks.virtual_cluster.clone().unwrap_or_else(|| tenant.clone());
+            let home = marks.virtual_cluster.clone().unwrap_or_else(|| tenant.clone());
             let of_cluster = Tenant::of_cluster(tenant.clone(), &state.namespace, &state.name);
             // What it says counts for nothing: a session begins anew.
-            self.tenants.insert(tenant.clone(), Ledger::new(of_cluster, home, 0));
+            let mut ledger = Ledger::new(of_cluster, home, 0);
+            ledger.bounds = self.bounds_of(tenant);
+            self.tenants.insert(tenant.clone(), ledger);
         }
         self.queue.add(tenant, key.clone());
         self.effects.work = true;
     }
 
-    fn is_unfit(&self, tenant: &Uid, twin: &Twin, at: &HostName) -> bool {
+    fn is_unfit(&self, tenant: &Uid, at: &HostName, twin: &Twin) -> bool {
         let grant = self.grant(tenant);
         let fits = || {
             standing::judge(grant, &twin.spec).is_ok()
                 && standing::unfit_keys(grant, twin).is_empty()
                 && twin.held().node_ports.iter().all(|port| grant.has_in_band(*port))
+                && !self.is_beyond(tenant, &at.namespace, &twin.marks.key)
                 && self.judge_standing_slices(tenant, at).is_none()
         };
         // What k3k left is not ours to judge before it is adopted.
         twin.marks.ours && !twin.terminating && !fits()
+    }
+
+    fn is_unfit_ingress(&self, tenant: &Uid, at: &HostName, twin: &Twin<IngressSpec>) -> bool {
+        twin.marks.ours && !twin.terminating && self.is_beyond(tenant, &at.namespace, &twin.marks.key)
     }
 
     /// What to do about an object that is not at hand, by its twin alone. What is not admitted goes, whatever is known of the
@@ -205,7 +229,7 @@ impl Registry {
     ) -> Verdict {
         let tenant = ledger.tenant.id();
         let grant = self.grant(tenant);
-        let Some(twin) = twin.filter(|twin| twin.marks.is_of(tenant, key) && self.is_unfit(tenant, twin, at)) else {
+        let Some(twin) = twin.filter(|twin| twin.marks.is_of(tenant, key) && self.is_unfit(tenant, at, twin)) else {
             return Verdict::Nothing;
         };
         if self.k3k_writes(tenant, Resource::Services) {
@@ -217,7 +241,8 @@ impl Registry {
         let mut spec = twin.spec.clone();
         Self::leave_band(grant, &mut spec);
         let entered = self.enter_band((record, at), grant, &mut spec, Some(twin), now);
-        if standing::judge(grant, &twin.spec).is_err() || entered.is_none() {
+        let beyond = self.is_beyond(tenant, &at.namespace, key);
+        if beyond || standing::judge(grant, &twin.spec).is_err() || entered.is_none() {
             return deletion(at.clone(), twin);
         }
         let unfit = standing::unfit_keys(grant, twin);
@@ -225,6 +250,23 @@ impl Registry {
         let metadata = [("labels", nulls(&unfit.labels)), ("annotations", nulls(&unfit.annotations))];
         let metadata = metadata.into_iter().map(|(field, keys)| (field.to_owned(), Value::Object(keys))).collect();
         Verdict::Do(Task::Patch(at.clone(), plan::patch(twin, &spec, metadata)))
+    }
+
+    /// The same for an Ingress.
+    pub(super) fn judge_standing_ingress(
+        &self,
+        ledger: &Ledger,
+        key: &Key,
+        at: &HostName,
+        twin: Option<&Twin<IngressSpec>>,
+    ) -> Verdict {
+        let tenant = ledger.tenant.id();
+        let unfit =
+            |twin: &&Twin<IngressSpec>| twin.marks.is_of(tenant, key) && self.is_unfit_ingress(tenant, at, twin);
+        match twin.filter(unfit).filter(|_| !self.k3k_writes(tenant, Resource::Ingresses)) {
+            Some(twin) => deletion(at.clone(), twin),
+            None => Verdict::Nothing,
+        }
     }
 }
 

@@ -63,7 +63,7 @@ impl Registry {
             return Err(NotOpened::PodGone);
         }
         self.cluster_seen(tenant.id(), state);
-        let bounds = self.bounds;
+        let bounds = self.bounds_of(tenant.id());
         self.tenants.entry(tenant.id().clone()).or_insert_with(|| {
             let mut ledger = Ledger::new(tenant.clone(), hello.virtual_cluster.clone(), hello.projection);
             ledger.bounds = bounds;

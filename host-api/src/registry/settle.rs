@@ -119,15 +119,22 @@ impl Registry {
         }
     }
 
-    /// Takes in that the host has accepted a deletion. The twin may stand for a while yet, so what follows waits.
+    /// Takes in that the host has accepted the deletion of a twin, by its UID. It may stand for a while yet, so what follows
+    /// waits, and it is not deleted once more.
     ///
     /// Gives whether the writer is done with the object for now.
-    pub fn deleted(&mut self, tenant: &Uid, key: &Key) -> bool {
+    pub fn deleted(&mut self, tenant: &Uid, key: &Key, uid: &str) -> bool {
         let Some(ledger) = self.tenants.get(tenant) else {
             return true;
         };
         let at = Self::place(ledger, key);
-        if ledger.record(key).is_some() {
+        let wanted = ledger.record(key).is_some();
+        match key.resource() {
+            Resource::Services => self.services.goes(&at, uid),
+            Resource::Ingresses => self.ingresses.goes(&at, uid),
+        }
+        self.wake(&Blocker::Backend(tenant.clone(), key.clone()));
+        if wanted {
             let (stands, name) = match key.resource() {
                 Resource::Services => (self.services.get(&at).is_some(), Blocker::Name(at)),
                 Resource::Ingresses => (self.ingresses.get(&at).is_some(), Blocker::IngressName(at)),

@@ -10,6 +10,7 @@ use k3k_expose_proto::{Key, Reason, Resource, Uid};
 use super::Registry;
 use super::judge::Task;
 use crate::bounds::{BYTES, BYTES_ASSURED, Bounds, RECORDS, RECORDS_ASSURED, SESSIONS};
+use crate::bucket::Bucket;
 use crate::ledger::Ledger;
 use crate::services::Blocker;
 use crate::session::bye;
@@ -32,14 +33,41 @@ impl Registry {
         self.bounds = bounds;
     }
 
-    /// What a tenant may use up from now on. What waits for room is looked at again.
+    /// What a tenant may use up from now on. What waits for room is looked at again if there is more of it.
     pub fn set_bounds(&mut self, tenant: &Uid, bounds: Bounds) {
         let Some(ledger) = self.tenants.get_mut(tenant) else {
             return;
         };
-        if std::mem::replace(&mut ledger.bounds, bounds) != bounds {
+        let before = std::mem::replace(&mut ledger.bounds, bounds);
+        if before.writes != bounds.writes {
+            // What was spent at another rate is no measure of this one.
+            ledger.writes = Bucket::default();
+            self.paused.remove(tenant);
+            self.effects.work = true;
+        }
+        if before.objects < bounds.objects {
             self.wake(&Blocker::Room(tenant.clone()));
         }
+    }
+
+    /// What a tenant may use up as far as is known by now.
+    pub(super) fn bounds_of(&self, tenant: &Uid) -> Bounds {
+        self.grant(tenant).limits.within(self.bounds)
+    }
+
+    /// Whether a twin is one more than a policy lets the tenant have: of too many the first by name stay, and Services before
+    /// Ingresses, which are worth nothing without them. What else bounds a tenant takes nothing away that stands.
+    pub(super) fn is_beyond(&self, tenant: &Uid, namespace: &str, key: &Key) -> bool {
+        let Some(most) = self.grant(tenant).limits.objects else {
+            return false;
+        };
+        if self.standing_of(tenant) <= most {
+            return false;
+        }
+        let services = self.services.twins(namespace).map(|(_, twin)| (&twin.marks, twin.terminating));
+        let ingresses = self.ingresses.twins(namespace).map(|twin| (&twin.marks, twin.terminating));
+        let standing = services.chain(ingresses).filter(|(marks, goes)| marks.tenant == *tenant && !goes);
+        standing.map(|(marks, _)| &marks.key).position(|other| other == key).is_some_and(|place| place >= most)
     }
 
     /// Whether there is a place for one more session of a tenant.
@@ -110,9 +138,8 @@ impl Registry {
         let Some(ledger) = self.tenants.get(tenant) else {
             return true;
         };
-        let standing = self.services.twins_of(tenant) + self.ingresses.twins_of(tenant);
         let coming = ledger.creating.iter().filter(|other| *other != key && !self.stands(tenant, other)).count();
-        standing + coming < ledger.bounds.objects
+        self.standing_of(tenant) + coming < ledger.bounds.objects
     }
 
     /// Takes it that the writer makes this call.
@@ -149,6 +176,9 @@ impl Registry {
 
     /// Looks again at one of the objects that wait for room: there is room for one.
     pub(super) fn offer_room(&mut self, tenant: &Uid) {
+        if self.tenants.get(tenant).is_none_or(|ledger| self.standing_of(tenant) >= ledger.bounds.objects) {
+            return;
+        }
         let blocker = Blocker::Room(tenant.clone());
         let Some(waiting) = self.waiting.get_mut(&blocker) else {
             return;
@@ -166,6 +196,10 @@ impl Registry {
     pub(super) fn declines_room(&self, tenant: &Uid, key: &Key, waited: &[Blocker], reason: Reason) -> bool {
         let room = Blocker::Room(tenant.clone());
         waited.contains(&room) && reason != Reason::TooManyObjects && !self.stands(tenant, key)
+    }
+
+    fn standing_of(&self, tenant: &Uid) -> usize {
+        self.services.twins_of(tenant) + self.ingresses.twins_of(tenant)
     }
 
     fn stands(&self, tenant: &Uid, key: &Key) -> bool {

@@ -64,6 +64,24 @@ fn a_type_that_is_denied_has_no_twin_and_the_reason_is_told() {
 }
 
 #[test]
+fn what_is_deleted_already_is_not_deleted_once_more() {
+    let (mut registry, id) = synced(vec![put("web", 30_080)], OFF);
+    let create = task(&mut registry).unwrap();
+    registry.service_seen(stored(&create, 1), NOW);
+    assert_eq!(look_again(&mut registry, "web"), Task::Settled);
+    registry.policy_seen("p", Some(spec(json!({"deny": {"serviceTypes": ["NodePort"]}}))));
+    registry.line(id, FromAgent::Put(put("web", 30_080)), NOW).unwrap();
+    let Some(Task::Delete { uid: deleted, .. }) = task(&mut registry) else { panic!("a deletion") };
+    assert!(registry.deleted(&uid("t"), &key("web"), &deleted));
+    assert_eq!(reason(&registry, "web"), Some(Reason::TwinTerminating));
+    // Asked for and said again before the watch shows that the twin is gone, and older news of it.
+    registry.line(id, FromAgent::Put(put("web", 30_080)), NOW).unwrap();
+    registry.service_seen(stored(&create, 2), NOW);
+    assert_eq!(task(&mut registry), Some(Task::Settled));
+    assert_eq!(reason(&registry, "web"), Some(Reason::TypeNotAdmitted));
+}
+
+#[test]
 fn what_is_being_made_counts_already() {
     let (mut registry, id) = synced(vec![], OFF);
     registry.policy_seen("p", Some(spec(json!({"allow": {"nodePorts": {"most": 1}}}))));

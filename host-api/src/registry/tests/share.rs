@@ -108,6 +108,77 @@ fn twins_that_stand_are_not_refused_whoever_is_said_first() {
 }
 
 #[test]
+fn of_more_twins_than_a_policy_lets_stand_the_first_by_name_stay() {
+    let (mut registry, id) = bound(Bounds::default());
+    registry.cluster_seen(&uid("t"), ClusterState { revision: 1, namespace: "ns".into(), name: "mine".into(), ..OFF });
+    registry.policies_listed(&BTreeSet::new());
+    registry.namespaces_listed(&BTreeSet::new());
+    let names = ["d", "c", "b", "a"];
+    for name in names {
+        say(&mut registry, id, headless(name, 0));
+    }
+    let mut revision = 0;
+    assert_eq!(work(&mut registry, &mut revision), 4);
+    told(&mut registry, id);
+    let policy =
+        |objects: i32| Some(serde_json::from_value(json!({"allow": {"limits": {"objects": objects}}})).unwrap());
+    registry.policy_seen("p", policy(2));
+    let mut gone = Vec::new();
+    while let Some((tenant, taken)) = registry.take(9) {
+        let Task::Delete { at, uid, .. } = registry.decide(&tenant, &taken, Road::default(), NOW) else {
+            panic!("{taken}")
+        };
+        assert!(registry.deleted(&tenant, &taken, &uid));
+        registry.done(&tenant, &taken);
+        gone.push((taken, at));
+    }
+    gone.sort();
+    assert_eq!(gone.iter().map(|(key, _)| key.name()).collect::<Vec<_>>(), ["c", "d"], "without a word of the agent");
+    for (number, (_, at)) in gone.iter().enumerate() {
+        registry.service_gone(at, Some(&(90 + number).to_string()), NOW);
+    }
+    told(&mut registry, id);
+    revision = 100;
+    for name in names {
+        say(&mut registry, id, headless(name, 0));
+    }
+    assert_eq!(work(&mut registry, &mut revision), 0);
+    let is_too_many = |registry: &Registry, name: &str| {
+        registry.record(&uid("t"), &key(name)).unwrap().stands(Reason::TooManyObjects)
+    };
+    assert_eq!(["a", "b", "c", "d"].map(|name| is_too_many(&registry, name)), [false, false, true, true]);
+    registry.policy_seen("p", policy(3));
+    told(&mut registry, id);
+    for name in ["c", "d"] {
+        say(&mut registry, id, headless(name, 0));
+    }
+    assert_eq!(work(&mut registry, &mut revision), 1, "one more may");
+    registry.policy_seen("p", policy(50_000));
+    assert_eq!(registry.tenants[&uid("t")].bounds, Bounds::default(), "no policy gives more than there is");
+}
+
+#[test]
+fn another_rate_holds_at_once() {
+    let (mut registry, id) = bound(Bounds::default());
+    registry.cluster_seen(&uid("t"), ClusterState { revision: 1, namespace: "ns".into(), name: "mine".into(), ..OFF });
+    let policy = |rate: i32| {
+        let limits = json!({"writesPerSecond": rate, "writesAtOnce": rate});
+        Some(serde_json::from_value(json!({"allow": {"limits": limits}})).unwrap())
+    };
+    registry.policy_seen("p", policy(1));
+    for number in 0..9 {
+        say(&mut registry, id, headless(&format!("web-{number}"), 0));
+    }
+    let mut revision = 0;
+    assert_eq!(work(&mut registry, &mut revision), 2, "one and one on credit");
+    assert!(!registry.has_waiting());
+    registry.effects();
+    registry.policy_seen("p", policy(50));
+    assert!(registry.effects().work && registry.has_waiting());
+    assert_eq!(work(&mut registry, &mut revision), 7);
+}
+
+#[test]
 fn one_record_too_many_ends_the_session_and_nothing_else() {
     let (mut registry, id) = bound(Bounds { records: 2, ..Bounds::default() });
     for name in ["a", "b", "a"] {
