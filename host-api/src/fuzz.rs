@@ -1,22 +1,42 @@
 //! What arbitrary bytes are put to: one function for each reader that meets strangers. None may panic, and what each lets
 //! through must hold. Pure; `tests/fuzz` calls them.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use clap::Parser as _;
+use k3k_expose_proto::ingress::Ingress as Asked;
 use k3k_expose_proto::message::{FromAgent, Object, Put};
-use k3k_expose_proto::{Uid, line};
+use k3k_expose_proto::{Key, Reason, Service, Uid, line};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{self, Pod};
+use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::admission::pod_of_review;
 use crate::cluster::Cluster;
 use crate::config::{Config, Raw};
-use crate::ingress::policy::Policy;
+use crate::ingress::{self, policy::Policy};
 use crate::inject::{Settings, Surroundings, inject};
 use crate::label;
+use crate::policy::grant::Grant;
+use crate::policy::resource::ExposurePolicySpec;
+use crate::policy::select::Labels;
+use crate::policy::{Policies, service, standing};
 use crate::tenant::{Tenant, tenant_of};
-use crate::translate::{label_may_cross, translate};
+use crate::translate::{Desired, label_may_cross, translate};
 use crate::twin::{CLUSTER_NAME, MANAGED_BY, VIRTUAL_NAMESPACE};
+
+/// What [`exposure`] reads.
+#[derive(Deserialize)]
+struct Exposure {
+    policies: BTreeMap<String, ExposurePolicySpec>,
+    namespace: Labels,
+    cluster: Labels,
+    service: Service,
+}
 
 /// What did not hold.
 pub type Broken = &'static str;
@@ -50,6 +70,56 @@ pub fn policy(bytes: &[u8]) -> Result<(), Broken> {
         let _ = policy.classes();
     }
     Ok(())
+}
+
+/// Policies, labels, and a Service of a tenant, in one JSON text: who decides, what of it, and what the twin then has.
+///
+/// # Errors
+/// [`Broken`].
+pub fn exposure(bytes: &[u8]) -> Result<(), Broken> {
+    let Ok(Exposure { policies: written, namespace, cluster, service: asked }) = serde_json::from_slice(bytes) else {
+        return Ok(());
+    };
+    let mut policies = Policies::default();
+    for (name, spec) in written {
+        policies.set(&name, Some(spec));
+    }
+    let grant = policies.grant(&namespace, &cluster);
+    let reach = policies.reach(std::iter::once((&namespace, &cluster)));
+    if reach.values().map(|reach| reach.governs).sum::<usize>() != usize::from(grant.policy.is_some()) {
+        return Err("not one policy decides, or another than is told");
+    }
+    let tenant = tenant().ok_or("the tenant of this test is none")?;
+    let (Ok(key), Ok(uid)) = (Key::service("default", "web"), Uid::parse("v")) else { return Ok(()) };
+    let Ok(mut desired) = translate(&tenant, &uid, &key, &uid, &asked) else {
+        return Ok(());
+    };
+    if service::judge(&grant, &asked).is_err() {
+        return Ok(());
+    }
+    let marks = desired.annotations.clone();
+    service::shape(&grant, &asked, &mut desired);
+    let own = |(key, value): &(&String, &String)| {
+        marks.get(*key) == Some(*value)
+            || grant.default_annotations.get(*key) == Some(*value)
+            || grant.annotation(key).is_some_and(|keys| keys.admits(value))
+    };
+    if !desired.annotations.iter().all(|pair| own(&pair))
+        || marks.iter().any(|(key, value)| desired.annotations.get(key) != Some(value))
+    {
+        return Err("an annotation that nobody admitted, or a mark that is forged");
+    }
+    if desired.labels.get(CLUSTER_NAME).map(String::as_str) != Some("mine") {
+        return Err("a label of another Cluster");
+    }
+    let ips = desired.spec.external_ips.iter().flatten().chain(&desired.spec.load_balancer_ip);
+    let mut ips = ips.filter_map(|ip| ip.parse::<IpAddr>().ok());
+    let admits = |ip: IpAddr| grant.external_ips.iter().chain(&grant.addresses).any(|cidr| cidr.contains(ip));
+    if ips.any(|ip| !admits(ip) || grant.denies_address(ip).is_some()) {
+        return Err("an address that nobody admitted");
+    }
+    // Else host-api would delete what it has just made.
+    standing::judge(&grant, &desired.spec).map_err(|_| "what is admitted may not stand")
 }
 
 /// A line of an agent, and what becomes of the object in it.
@@ -88,6 +158,38 @@ pub fn translation(bytes: &[u8]) -> Result<(), Broken> {
     let [ips, address] =
         [desired.spec.external_ips.is_some_and(|ips| !ips.is_empty()), desired.spec.load_balancer_ip.is_some()];
     if ips || address { Err("an address that nobody admitted") } else { Ok(()) }
+}
+
+/// The twin that a Service would be created as, or why there would be none.
+///
+/// # Errors
+/// The reason that its tenant would be told.
+pub fn twin_of_service(grant: &Grant, key: &Key, asked: &Service) -> Result<v1::Service, Reason> {
+    let (tenant, uid) = tenant().zip(Uid::parse("v").ok()).ok_or(Reason::HostUnavailable)?;
+    let mut desired = translate(&tenant, &uid, key, &uid, asked)?;
+    service::judge(grant, asked).map_err(|refusal| refusal.reason)?;
+    service::shape(grant, asked, &mut desired);
+    Ok(v1::Service { metadata: body(&desired), spec: Some(desired.spec), status: None })
+}
+
+/// The same of an Ingress whose backends all have twins.
+///
+/// # Errors
+/// The reason that its tenant would be told.
+pub fn twin_of_ingress(policy: &Policy, key: &Key, asked: &Asked) -> Result<Ingress, Reason> {
+    let (tenant, uid) = tenant().zip(Uid::parse("v").ok()).ok_or(Reason::HostUnavailable)?;
+    let desired = ingress::translate::translate(policy, &tenant, &uid, key, &uid, asked).map_err(|no| no.reason)?;
+    Ok(Ingress { metadata: body(&desired), spec: Some(desired.spec), status: None })
+}
+
+fn body<S>(desired: &Desired<S>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(desired.name.clone()),
+        labels: Some(desired.labels.clone()),
+        annotations: Some(desired.annotations.clone()),
+        owner_references: Some(vec![desired.owner.clone()]),
+        ..ObjectMeta::default()
+    }
 }
 
 /// Flags, one a line.

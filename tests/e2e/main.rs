@@ -10,6 +10,7 @@ mod endpoints;
 mod expiry;
 mod fence;
 mod follow;
+mod generated;
 mod guard;
 mod hostile;
 mod identity;

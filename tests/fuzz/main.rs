@@ -21,12 +21,13 @@ const EXECUTIONS: u32 = 3_000;
 /// Puts bytes to one reader; gives what did not hold.
 type Target = fn(&[u8]) -> Result<(), &'static str>;
 
-const TARGETS: [(&str, Target); 6] = [
+const TARGETS: [(&str, Target); 7] = [
     ("codec", codec),
     ("projection", k3k_expose_agent::fuzz::projection),
     ("translation", k3k_expose_host_api::fuzz::translation),
     ("review", k3k_expose_host_api::fuzz::review),
     ("policy", k3k_expose_host_api::fuzz::policy),
+    ("exposure", k3k_expose_host_api::fuzz::exposure),
     ("configuration", k3k_expose_host_api::fuzz::configuration),
 ];
 
@@ -160,6 +161,16 @@ fn the_corpus_reaches_behind_each_reader() {
         std::str::from_utf8(seed).is_ok_and(|text| k3k_expose_host_api::ingress::policy::Policy::parse(text).is_ok())
     };
     assert!(corpus("policy").iter().any(policy));
+    let judged = |seed: &Vec<u8>| {
+        let parts: serde_json::Value = serde_json::from_slice(seed).unwrap();
+        let service: k3k_expose_proto::Service = serde_json::from_value(parts["service"].clone()).unwrap();
+        let spec = |spec: &serde_json::Value| {
+            serde_json::from_value::<k3k_expose_host_api::policy::resource::ExposurePolicySpec>(spec.clone()).unwrap()
+        };
+        let specs: Vec<_> = parts["policies"].as_object().unwrap().values().map(spec).collect();
+        !service.ports.is_empty() && specs.iter().any(|spec| spec.allow.is_some() && spec.namespace_selector.is_some())
+    };
+    assert!(corpus("exposure").iter().any(judged));
 }
 
 #[test]
