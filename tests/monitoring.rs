@@ -173,8 +173,12 @@ spec: {mode: shared}
 
 #[test]
 fn the_monitor_of_the_agents_finds_injected_pods_by_the_port_that_the_sidecar_has() {
-    let settings =
-        Settings { image: "agent".to_owned(), host_api_url: "https://host-api:8443".to_owned(), sync_ingresses: true };
+    let settings = Settings {
+        image: "agent".to_owned(),
+        host_api_url: "https://host-api:8443".to_owned(),
+        sync_ingresses: true,
+        sync_ingress_tls: true,
+    };
     let pod = command::injected(SERVER_POD, &settings).unwrap();
     let monitor = yaml("pod-monitor.yaml");
     let port = &monitor["spec"]["podMetricsEndpoints"][0]["port"];

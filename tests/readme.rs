@@ -63,11 +63,16 @@ fn advice(reason: Reason) -> &'static str {
         Reason::HostNotAdmitted => {
             "choose a host name that the platform team admits for this virtual cluster; no empty one, no wildcard"
         }
-        Reason::HostTaken => "choose another host name or path",
+        Reason::HostTaken => "choose another host name",
         Reason::BackendNotSynced => "make the Service that the Ingress names, and see to it that it is exposed",
         Reason::AnnotationNotAdmitted => "remove the annotation, or give it a value that the platform team admits",
         Reason::PathNotAdmitted => "begin each path with `/`, and use letters, digits and `/ - . _ ~ %` only",
         Reason::TlsNotAdmitted => "name a Secret that the platform team admits for this virtual cluster, or none",
+        Reason::WaitingForSecret => "make the Secret that the Ingress names; if it exists, wait",
+        Reason::WaitingForIngress => "nothing: said of a Secret that no exposed Ingress names, in metrics only",
+        Reason::TlsSecretUnfit => {
+            "make the Secret of type `kubernetes.io/tls`, from a certificate chain and its key; the message says what is wrong"
+        }
         Reason::NotCarried => "read the condition's message: it names the field",
         Reason::Unknown => "upgrade the agent",
     }

@@ -1,12 +1,14 @@
 //! The agent's own account in the virtual cluster: made, mended and given tokens with the administrator's credential,
 //! which is used for nothing else.
 //!
-//! What the account may do is `manifests/agent-rbac.yaml`, and `agent-rbac-ingress.yaml` where Ingresses are on, built in. An object is written only if it differs, so that a
-//! restart writes nothing.
+//! What the account may do is `manifests/agent-rbac.yaml`, `agent-rbac-ingress.yaml` where Ingresses are on, and
+//! `agent-rbac-ingress-tls.yaml` where their certificates cross; all are built in. An object is written only if it differs,
+//! so that a restart writes nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use k3k_expose_proto::Resource;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
@@ -24,6 +26,7 @@ use k3k_expose_process::quote::causes;
 
 const MANIFEST: &str = include_str!("../../manifests/agent-rbac.yaml");
 const INGRESS_MANIFEST: &str = include_str!("../../manifests/agent-rbac-ingress.yaml");
+const TLS_MANIFEST: &str = include_str!("../../manifests/agent-rbac-ingress-tls.yaml");
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = crate::pins::MANAGER;
 const TOKEN_SECONDS: i64 = 3600;
@@ -55,8 +58,12 @@ enum AccountError {
 }
 
 impl Account {
-    pub(crate) fn new(admin: Client, ingresses: bool) -> Self {
-        let manifests: &[&str] = if ingresses { &[MANIFEST, INGRESS_MANIFEST] } else { &[MANIFEST] };
+    pub(crate) fn new(admin: Client, watched: &[Resource]) -> Self {
+        let manifests: &[&str] = match watched.len() {
+            1 => &[MANIFEST],
+            2 => &[MANIFEST, INGRESS_MANIFEST],
+            _ => &[MANIFEST, INGRESS_MANIFEST, TLS_MANIFEST],
+        };
         Self {
             admin: Mutex::new(admin),
             manifests,
@@ -253,6 +260,15 @@ mod tests {
             {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["patch"]},
             {"apiGroups": ["networking.k8s.io"], "resources": ["ingressclasses"], "verbs": ["list", "create", "delete"]},
         ]);
+        assert_eq!(manifest[0].1.data["rules"], expected);
+    }
+
+    #[test]
+    fn secrets_are_a_role_of_their_own_and_only_read() {
+        let manifest = manifest(TLS_MANIFEST).unwrap();
+        let kinds: Vec<&str> = manifest.iter().map(|(resource, _)| resource.kind.as_str()).collect();
+        assert_eq!(kinds, ["ClusterRole", "ClusterRoleBinding"]);
+        let expected = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}]);
         assert_eq!(manifest[0].1.data["rules"], expected);
     }
 

@@ -98,6 +98,7 @@ fn report(name: &str, checks: &[Check], RawQuery(query): RawQuery) -> Response {
 mod tests {
     use axum::body::{Body, to_bytes};
     use axum::http::Request;
+    use k3k_expose_proto::Resource;
     use tower::ServiceExt;
 
     use super::*;
@@ -112,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn start_life_and_readiness_need_neither_host_api_nor_a_valid_configuration() {
-        let agent = Arc::new(Agent::new(false));
+        let agent = Arc::new(Agent::new(&[Resource::Services]));
         agent.set_configuration(Err("no URL".to_owned()));
         for path in ["/startupz", "/livez", "/readyz"] {
             assert_eq!(get(&agent, path).await, (StatusCode::OK, "ok".to_owned()), "{path}");
@@ -123,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn syncz_says_what_is_missing() {
-        let agent = Arc::new(Agent::new(false));
+        let agent = Arc::new(Agent::new(&[Resource::Services]));
         agent.set_configuration(Err("no URL".to_owned()));
         let (status, text) = get(&agent, "/syncz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
@@ -136,7 +137,7 @@ mod tests {
     async fn metrics_come_in_the_format_that_is_asked_for() {
         let text = |accept: &'static str| async move {
             let request = Request::get("/metrics").header(header::ACCEPT, accept).body(Body::empty()).unwrap();
-            let response = router(Arc::new(Agent::new(false))).oneshot(request).await.unwrap();
+            let response = router(Arc::new(Agent::new(&[Resource::Services]))).oneshot(request).await.unwrap();
             let content_type = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
             let bytes = to_bytes(response.into_body(), 65_536).await.unwrap();
             (content_type, String::from_utf8(bytes.to_vec()).unwrap())

@@ -48,12 +48,11 @@ pub(crate) struct Health {
 }
 
 impl Agent {
-    /// An agent that has neither listed nor connected, with or without Ingresses.
+    /// An agent that has neither listed nor connected, and is to speak for these resources.
     #[must_use]
-    pub(crate) fn new(ingresses: bool) -> Self {
-        let watched = Resource::ALL.into_iter().filter(|resource| ingresses || *resource == Resource::Services);
+    pub(crate) fn new(watched: &[Resource]) -> Self {
         Self {
-            outbox: Mutex::new(Outbox::default().with_ingresses(ingresses)),
+            outbox: Mutex::new(Outbox::default().with(watched.iter().copied().filter(|of| *of != Resource::Services))),
             changes: watch::Sender::new(()),
             lag: Mutex::default(),
             write_back: Mutex::default(),
@@ -61,7 +60,7 @@ impl Agent {
             started: Instant::now(),
             health: Mutex::new(Health {
                 configuration: Ok(()),
-                watches: watched.map(|resource| (resource, Err("not started".to_owned()))).collect(),
+                watches: watched.iter().map(|of| (*of, Err("not started".to_owned()))).collect(),
                 // Services are not listed before it is.
                 endpoints: Ok(()),
                 session: Err("not started".to_owned()),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser};
 use k3k_expose_process::log;
 use k3k_expose_process::options::{self, Mistakes, OptionRow};
+use k3k_expose_proto::Resource;
 
 /// Address of the admin server when none, or none that can be parsed, is given.
 const DEFAULT_ADMIN_ADDRESS: &str = "0.0.0.0:9464";
@@ -52,6 +53,9 @@ pub struct Raw {
     /// Whether Ingresses are synchronized too: true or false
     #[arg(long, env = "K3K_EXPOSE_SYNC_INGRESSES", value_name = "BOOL", default_value = "false")]
     sync_ingresses: String,
+    /// Whether the certificates that Ingresses name cross to the host too: true or false. Counts where Ingresses are synchronized
+    #[arg(long, env = "K3K_EXPOSE_SYNC_INGRESS_TLS", value_name = "BOOL", default_value = "false")]
+    sync_ingress_tls: String,
     /// IP address and port of probes and metrics: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_ADMIN_ADDRESS", value_name = "ADDRESS", default_value = DEFAULT_ADMIN_ADDRESS)]
     admin_address: String,
@@ -78,6 +82,8 @@ pub struct Config {
     pub virtual_server: http::Uri,
     /// Whether Ingresses are synchronized too.
     pub sync_ingresses: bool,
+    /// Whether the certificates that they name are, too.
+    pub sync_ingress_tls: bool,
     /// Where probes and metrics are served.
     pub admin_address: SocketAddr,
     /// What is logged.
@@ -129,6 +135,16 @@ pub fn read() -> Result<Config, Invalid> {
     }
 }
 
+impl Config {
+    /// What the agent speaks for.
+    #[must_use]
+    pub fn watched(&self) -> Vec<Resource> {
+        let more = [(self.sync_ingresses, Resource::Ingresses), (self.sync_ingress_tls, Resource::Secrets)];
+        let more = more.into_iter().filter(|(is_on, _)| *is_on).map(|(_, resource)| resource);
+        std::iter::once(Resource::Services).chain(more).collect()
+    }
+}
+
 fn session_url(raw: Option<&str>) -> Result<reqwest::Url, &'static str> {
     let raw = raw.ok_or("is required")?;
     let mut url = reqwest::Url::parse(raw).map_err(|_| "is no URL")?;
@@ -171,6 +187,7 @@ impl TryFrom<Raw> for Config {
         let kubeconfig = mistakes.take("kubeconfig", options::path(raw.kubeconfig));
         let virtual_server = mistakes.take("virtual-server", virtual_server(&raw.virtual_server));
         let sync_ingresses = mistakes.take("sync-ingresses", boolean(&raw.sync_ingresses));
+        let sync_ingress_tls = mistakes.take("sync-ingress-tls", boolean(&raw.sync_ingress_tls));
         let admin_address = mistakes.take("admin-address", options::address(&raw.admin_address));
         let log = mistakes.take("log", log::Levels::parse(&raw.log));
         let log_format = mistakes.take("log-format", log::Format::parse(&raw.log_format));
@@ -182,6 +199,7 @@ impl TryFrom<Raw> for Config {
                 kubeconfig: kubeconfig?,
                 virtual_server: virtual_server?,
                 sync_ingresses: sync_ingresses?,
+                sync_ingress_tls: sync_ingress_tls? && sync_ingresses?,
                 admin_address: admin_address?,
                 log: log?,
                 log_format: log_format?,
@@ -219,6 +237,7 @@ mod tests {
             "--kubeconfig=",
             "--virtual-server=127.0.0.1:6443",
             "--sync-ingresses=yes",
+            "--sync-ingress-tls=yes",
             "--admin-address=9464",
             "--log=loud",
             "--log-format=xml",
@@ -258,6 +277,7 @@ mod tests {
             ("--kubeconfig", "K3K_EXPOSE_KUBECONFIG"),
             ("--virtual-server", "K3K_EXPOSE_VIRTUAL_SERVER"),
             ("--sync-ingresses", "K3K_EXPOSE_SYNC_INGRESSES"),
+            ("--sync-ingress-tls", "K3K_EXPOSE_SYNC_INGRESS_TLS"),
             ("--admin-address", "K3K_EXPOSE_ADMIN_ADDRESS"),
             ("--log", "K3K_EXPOSE_LOG"),
             ("--log-format", "K3K_EXPOSE_LOG_FORMAT"),

@@ -20,6 +20,7 @@ pub mod packed;
 mod pins;
 pub mod project;
 mod renumber;
+mod secrets;
 
 mod ledger;
 pub mod outbox;
@@ -51,6 +52,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use k3k_expose_proto::Resource;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
@@ -62,7 +64,7 @@ use crate::sessions::Sessions;
 /// # Errors
 /// When the admin server ends.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    let agent = Arc::new(Agent::new(config.sync_ingresses));
+    let agent = Arc::new(Agent::new(&config.watched()));
     let sessions = Sessions::new(&agent, &config, &stop);
     tokio::select! {
         served = admin::serve(config.admin_address, Arc::clone(&agent)) => served.context("admin server failed"),
@@ -77,7 +79,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 /// # Errors
 /// When the admin server ends.
 pub async fn run_invalid(invalid: Invalid, stop: CancellationToken) -> anyhow::Result<()> {
-    let agent = Arc::new(Agent::new(false));
+    let agent = Arc::new(Agent::new(&[Resource::Services]));
     agent.set_configuration(Err(invalid.to_string()));
     tracing::error!(mistakes = ?invalid.mistakes, "configuration invalid, doing nothing");
     let address: SocketAddr = invalid.admin_address;

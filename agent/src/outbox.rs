@@ -20,8 +20,8 @@ use crate::packed::{Change, Packed};
 pub struct Outbox {
     virtual_cluster: Option<Uid>,
     admitted: BTreeSet<String>,
-    /// Whether Ingresses are said too.
-    ingresses: bool,
+    /// What else than Services is said.
+    more: BTreeSet<Resource>,
     /// Of what there is a complete set, projected with the admitted keys.
     listed: BTreeSet<Resource>,
     entries: BTreeMap<Key, Entry>,
@@ -153,10 +153,25 @@ impl Outbox {
         }
     }
 
-    /// The same that says Ingresses too.
+    /// The same that says these, too.
     #[must_use]
-    pub fn with_ingresses(self, ingresses: bool) -> Self {
-        Self { ingresses, ..self }
+    pub fn with(self, more: impl IntoIterator<Item = Resource>) -> Self {
+        Self { more: more.into_iter().collect(), ..self }
+    }
+
+    /// The Secrets that Ingresses name.
+    #[must_use]
+    pub fn named_secrets(&self) -> BTreeSet<Key> {
+        let named = |(key, entry): (&Key, &Entry)| {
+            let names = entry.object.secrets().iter();
+            names.filter_map(|name| Key::of(Resource::Secrets, key.namespace(), name).ok()).collect::<Vec<_>>()
+        };
+        self.entries.iter().flat_map(named).collect()
+    }
+
+    /// Takes it that everything of that kind has been taken in, change by change.
+    pub fn complete(&mut self, resource: Resource) {
+        self.listed.insert(resource);
     }
 
     /// Takes in a complete list of one kind of one virtual cluster, and gives the refusals that are new. Of another virtual
@@ -191,7 +206,7 @@ impl Outbox {
     /// Whether there is a complete set, projected as host-api admits, to open a session with.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.has_listed(Resource::Services) && (!self.ingresses || self.has_listed(Resource::Ingresses))
+        self.has_listed(Resource::Services) && self.more.iter().all(|resource| self.has_listed(*resource))
     }
 
     /// Whether there is one of that kind.

@@ -4,6 +4,7 @@
 //! [`k3k_expose_proto::version::PROJECTION`].
 
 pub mod ingress;
+pub mod secret;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

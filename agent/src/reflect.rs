@@ -75,6 +75,7 @@ impl<'a> Reflect<'a> {
     async fn carry_out(&self, job: Job) {
         let write = async {
             match job.key.resource() {
+                Resource::Secrets => Ok(None),
                 Resource::Services => self.write(&job).await.map(|service| self.standing(service.as_ref())),
                 Resource::Ingresses => self.write_ingress(&job).await.map(|ingress| self.standing(ingress.as_ref())),
             }
@@ -231,7 +232,7 @@ impl<'a> Reflect<'a> {
 
 const fn api_version(resource: Resource) -> &'static str {
     match resource {
-        Resource::Services => "v1",
+        Resource::Services | Resource::Secrets => "v1",
         Resource::Ingresses => "networking.k8s.io/v1",
     }
 }

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::endpoints::Join;
 use crate::kubeconfig::{Access, KubeconfigFile};
 use crate::reflect::Reflect;
+use crate::secrets::Secrets;
 use crate::watch::Watch;
 
 /// Runs for as long as it is polled.
@@ -22,7 +23,7 @@ pub(crate) async fn run(agent: &Agent, config: &Config) {
     }
     let mut access = file.next().await;
     loop {
-        let account = Account::new(access.admin.clone(), config.sync_ingresses);
+        let account = Account::new(access.admin.clone(), &config.watched());
         let client = match account.client(access.anonymous.clone()) {
             Ok(client) => client,
             Err(error) => {
@@ -35,6 +36,7 @@ pub(crate) async fn run(agent: &Agent, config: &Config) {
         let reflect = Reflect::new(agent, &account, client.clone());
         let mut services = Watch::<Service>::new(agent, &account, client.clone());
         let mut ingresses = Watch::<Ingress>::new(agent, &account, client.clone());
+        let mut secrets = Secrets::new(agent, &account, client.clone());
         let mut slices = Watch::<EndpointSlice>::new(agent, &account, client);
         agent.join(|join| *join = Join::default());
         agent.joined().send_replace(false);
@@ -49,6 +51,7 @@ pub(crate) async fn run(agent: &Agent, config: &Config) {
                 services.run().await;
             } => return,
             () = ingresses.run(), if config.sync_ingresses => return,
+            () = secrets.run(), if config.sync_ingress_tls => return,
             () = reflect.run() => return,
             () = classes.run(), if config.sync_ingresses => return,
         };

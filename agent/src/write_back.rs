@@ -290,6 +290,8 @@ impl WriteBack {
         let may_reflect = self.may_reflect && self.role == Some(Role::Active);
         let k3k_syncs = match key.resource() {
             Resource::Services => self.k3k.k3k_syncs,
+            // Nothing is written to Secrets: what became of one is told of the Ingress that names it.
+            Resource::Secrets => return None,
             Resource::Ingresses => self.k3k.k3k_syncs_ingresses,
         };
         let status = match decide::decide(entry, k3k_syncs, may_reflect, now) {

@@ -12,7 +12,7 @@ use crate::bucket::Rate;
 /// What one tenant may use up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
-    /// Twins, Services and Ingresses together. One more is refused as `TooManyObjects`.
+    /// Twins: Services, Ingresses and certificates together. One more is refused as `TooManyObjects`.
     pub objects: usize,
     /// Objects that host-api keeps a record of, refused ones included. One more ends the session.
     pub records: usize,

@@ -112,6 +112,8 @@ impl ClusterState {
     pub const fn k3k_writes(&self, kind: Kind) -> bool {
         match kind {
             Kind::Services => self.k3k_syncs,
+            // Our twins of Secrets have other names than k3k's.
+            Kind::Secrets => false,
             Kind::Ingresses => self.ingresses.enabled,
         }
     }
@@ -121,6 +123,7 @@ impl ClusterState {
     pub fn selects(&self, kind: Kind, labels: &BTreeMap<String, String>) -> bool {
         let selector = match kind {
             Kind::Services => &self.selector,
+            Kind::Secrets => return true,
             Kind::Ingresses => &self.ingresses.selector,
         };
         selector.iter().all(|(key, value)| labels.get(key) == Some(value))

@@ -70,12 +70,15 @@ pub struct Raw {
     /// What happens when a cluster IP is held on the host: renumber (both sides move to another one) or report (no twin until it is free)
     #[arg(long, env = "K3K_EXPOSE_CLUSTER_IP_CONFLICT", value_name = "HOW", default_value = "renumber")]
     cluster_ip_conflict: String,
-    /// Most Services and Ingresses of one virtual cluster on the host, from 1 to 50000; further ones are refused
+    /// Most Services, Ingresses and certificates of one virtual cluster on the host, from 1 to 50000; further ones are refused
     #[arg(long, env = "K3K_EXPOSE_TENANT_OBJECTS", value_name = "NUMBER", default_value = "5000")]
     tenant_objects: String,
     /// YAML file that says which Ingresses tenants may have; read again when it changes. Without one none is admitted
     #[arg(long, env = "K3K_EXPOSE_INGRESS_POLICY_FILE", value_name = "PATH")]
     ingress_policy_file: Option<String>,
+    /// Whether the certificates that tenants' Ingresses name cross to the host too: true or false. Injected agents have the same setting
+    #[arg(long, env = "K3K_EXPOSE_SYNC_INGRESS_TLS", value_name = "BOOL", default_value = "false")]
+    sync_ingress_tls: String,
     /// What is logged: error, warn, info, debug, trace or off, also by module, separated by commas
     #[arg(long, env = "K3K_EXPOSE_LOG", value_name = "LEVELS", default_value = "info")]
     log: String,
@@ -123,6 +126,9 @@ pub struct Inject {
     /// With Ingresses, as host-api injects it where it has a policy for them
     #[arg(long)]
     pub sync_ingresses: bool,
+    /// With the certificates that Ingresses name, as host-api injects it where they cross
+    #[arg(long)]
+    pub sync_ingress_tls: bool,
 }
 
 /// What the process is to do.
@@ -161,6 +167,8 @@ pub struct Config {
     pub tenant_objects: usize,
     /// What tenants' Ingresses may be; nothing without one.
     pub ingress_policy_file: Option<PathBuf>,
+    /// Whether the certificates that they name cross too.
+    pub sync_ingress_tls: bool,
     /// What is logged.
     pub log: log::Levels,
     /// How it is logged.
@@ -248,6 +256,8 @@ impl TryFrom<Raw> for Config {
         let tenant_objects = mistakes.take("tenant-objects", tenant_objects);
         let ingress_policy_file =
             mistakes.take("ingress-policy-file", raw.ingress_policy_file.map(options::path).transpose());
+        let sync_ingress_tls =
+            mistakes.take("sync-ingress-tls", raw.sync_ingress_tls.parse().map_err(|_| "must be true or false"));
         let log = mistakes.take("log", log::Levels::parse(&raw.log));
         let log_format = mistakes.take("log-format", log::Format::parse(&raw.log_format));
         let certificates = || {
@@ -271,6 +281,7 @@ impl TryFrom<Raw> for Config {
                     image,
                     host_api_url,
                     sync_ingresses: matches!(ingress_policy_file, Some(Some(_))),
+                    sync_ingress_tls: sync_ingress_tls == Some(true) && matches!(ingress_policy_file, Some(Some(_))),
                 }),
                 host_api_url: host_api_url?,
                 kubeconfig: kubeconfig?,
@@ -278,6 +289,7 @@ impl TryFrom<Raw> for Config {
                 cluster_ip_conflict: cluster_ip_conflict?,
                 tenant_objects: tenant_objects?,
                 ingress_policy_file: ingress_policy_file?,
+                sync_ingress_tls: sync_ingress_tls?,
                 log: log?,
                 log_format: log_format?,
             })
@@ -397,6 +409,7 @@ mod tests {
             "--cluster-ip-conflict=fight",
             "--tenant-objects=0",
             "--ingress-policy-file=",
+            "--sync-ingress-tls=maybe",
             "--log=loud",
             "--log-format=xml",
         ]))

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use clap::Parser as _;
 use k3k_expose_proto::ingress::Ingress as Asked;
 use k3k_expose_proto::message::{FromAgent, Object, Put};
+use k3k_expose_proto::secret::Secret;
 use k3k_expose_proto::{Key, Reason, Service, Uid, line};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{self, Pod};
@@ -18,7 +19,8 @@ use serde_json::json;
 use crate::admission::pod_of_review;
 use crate::cluster::Cluster;
 use crate::config::{Config, Raw};
-use crate::ingress::{self, policy::Policy};
+use crate::ingress::policy::Policy;
+use crate::ingress::{self, secret};
 use crate::inject::{Settings, Surroundings, inject};
 use crate::label;
 use crate::policy::grant::Grant;
@@ -49,7 +51,12 @@ pub fn review(bytes: &[u8]) -> Result<(), Broken> {
     let Some((pod, creator)) = pod_of_review(bytes) else {
         return Ok(());
     };
-    let settings = Settings { image: "agent".into(), host_api_url: "https://h".into(), sync_ingresses: false };
+    let settings = Settings {
+        image: "agent".into(),
+        host_api_url: "https://h".into(),
+        sync_ingresses: false,
+        sync_ingress_tls: false,
+    };
     let around = Surroundings { set: None, cluster: None, namespace: None, ranges: &[], quotas: &[] };
     if inject(&pod, &creator, around, &settings).is_ok() {
         return Err("a pod without a StatefulSet and a Cluster got the agent");
@@ -133,6 +140,11 @@ pub fn translation(bytes: &[u8]) -> Result<(), Broken> {
     let tenant = tenant().ok_or("the tenant of this test is none")?;
     let service = match object {
         Object::Service(service) => service,
+        // What is believed of it is a pair, or says why not.
+        Object::Secret(secret) => {
+            let pair = matches!(secret::vetted(*secret), Secret::Pair(pair) if pair.key.expose().is_empty());
+            return if pair { Err("a pair without a key") } else { Ok(()) };
+        }
         Object::Ingress(ingress) => {
             let admitted = Policy::default().judge(&tenant, &ingress).is_ok();
             return if admitted { Err("an Ingress that nobody admitted") } else { Ok(()) };

@@ -17,7 +17,7 @@ use crate::contest::Contest;
 use crate::notice::NoticeKind;
 use crate::numbers::History;
 use crate::policy::Usage;
-use crate::session::{Phase, SessionId};
+use crate::session::{Phase, SessionId, Speaks};
 use crate::tenant::Tenant;
 
 pub use record::{Record, Shown, answer};
@@ -31,8 +31,8 @@ pub struct Ledger {
     pub virtual_cluster: Uid,
     /// Version of the agent's projection.
     pub projection: u32,
-    /// The agent speaks for Ingresses too.
-    pub ingresses: bool,
+    /// What else than Services the agent speaks for.
+    pub speaks: Speaks,
     /// A complete snapshot of that virtual cluster has been taken in by this process.
     pub complete: bool,
     /// The last complete snapshot was empty where too much stands.
@@ -92,7 +92,7 @@ impl Ledger {
             tenant,
             virtual_cluster,
             projection,
-            ingresses: false,
+            speaks: Speaks::default(),
             complete: false,
             emptied: false,
             adopted: false,
@@ -139,10 +139,7 @@ impl Ledger {
     /// Whether the agent speaks for objects of this kind. If not, their absence means nothing.
     #[must_use]
     pub const fn speaks_for(&self, resource: Resource) -> bool {
-        match resource {
-            Resource::Services => true,
-            Resource::Ingresses => self.ingresses,
-        }
+        self.speaks.is_for(resource)
     }
 
     /// Count and root of everything wanted.
@@ -231,6 +228,7 @@ impl Ledger {
                 stale: false,
                 contest: Contest::default(),
                 blockers: Vec::new(),
+                waits_since: None,
                 seen,
                 unusable,
                 history: History::default(),

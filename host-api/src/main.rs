@@ -51,6 +51,7 @@ fn inject(asked: &Inject) -> ExitCode {
             image: asked.agent_image.clone(),
             host_api_url: asked.host_api_url.clone(),
             sync_ingresses: asked.sync_ingresses,
+            sync_ingress_tls: asked.sync_ingress_tls,
         };
         anyhow::Ok(serde_saphyr::to_string(&command::injected(&text, &settings)?)?)
     };

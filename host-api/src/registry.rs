@@ -6,15 +6,18 @@
 
 mod band;
 mod circle;
+mod condemned;
 mod counts;
 mod election;
 mod endpoints;
 mod events;
+mod heirs;
 mod ingress;
 mod judge;
 mod policy;
 mod refused;
 mod room;
+mod secrets;
 mod sessions;
 mod settle;
 mod share;
@@ -32,6 +35,7 @@ use crate::cluster::ClusterState;
 use crate::endpoints::address::Addresses;
 use crate::endpoints::store::HostSlices;
 use crate::ingress::policy::Policy;
+use crate::ingress::secret::HostSecrets;
 use crate::ingress::store::HostIngresses;
 use crate::ledger::Ledger;
 use crate::notice::Notice;
@@ -64,7 +68,13 @@ pub struct Registry {
     conflict: Conflict,
     services: HostServices,
     ingresses: HostIngresses,
-    ingress_policy: Policy,
+    secrets: HostSecrets,
+    /// What is admitted of Ingresses; none without one, and then nothing that stands is judged by it.
+    ingress_policy: Option<Policy>,
+    /// Twins of Ingresses that policy does not admit any more.
+    condemned: BTreeMap<(Uid, Key), HostName>,
+    /// Who may have a host of an Ingress next, and until when nobody else may.
+    heirs: BTreeMap<String, (Uid, Duration)>,
     slices: HostSlices,
     addresses: Addresses,
     /// Some Service has hand-made endpoints, so that whose an address is matters.
@@ -153,7 +163,10 @@ impl Registry {
             conflict: Conflict::default(),
             services: HostServices::default(),
             ingresses: HostIngresses::default(),
-            ingress_policy: Policy::default(),
+            secrets: HostSecrets::default(),
+            ingress_policy: None,
+            condemned: BTreeMap::new(),
+            heirs: BTreeMap::new(),
             slices: HostSlices::default(),
             addresses: Addresses::default(),
             addresses_wanted: false,
@@ -202,6 +215,9 @@ impl Registry {
         self.queue = Queue::default();
         self.waiting.clear();
         self.retries.clear();
+        self.heirs.clear();
+        self.secrets = HostSecrets::default();
+        self.condemn_again();
         self.owing.clear();
         self.enforce_all();
     }
@@ -247,11 +263,12 @@ impl Registry {
             }
         }
         self.tell_troubles(now);
+        let heirs = self.disinherit(now);
         self.paused.retain(|_, until| *until > now);
         self.wrote.retain(|_, when| now.saturating_sub(*when) < AT_WORK);
         let resumed = self.paused.values().min().copied();
         let retry = self.retries.first().map(|(time, _, _)| *time);
-        retry.into_iter().chain(self.troubles.next()).chain(resumed).min()
+        retry.into_iter().chain(self.troubles.next()).chain(resumed).chain(heirs).min()
     }
 
     /// Counts for metrics and probes.
@@ -273,6 +290,10 @@ impl Registry {
 
     /// Sees to it that an object is looked at (again): by the writer if it is at hand, else by asking the agent for it.
     fn need(&mut self, tenant: &Uid, key: &Key) {
+        if self.is_condemned(tenant, key) {
+            self.queue.add(tenant, key.clone());
+            self.effects.work = true;
+        }
         let Some(ledger) = self.tenants.get_mut(tenant) else {
             return;
         };
@@ -322,6 +343,10 @@ impl Registry {
     /// One time for each object: whoever fails often must not fill the calendar.
     fn schedule(&mut self, tenant: &Uid, key: &Key, time: Duration) {
         let Some(ledger) = self.tenants.get_mut(tenant) else {
+            if self.is_condemned(tenant, key) {
+                self.retries.insert((time, tenant.clone(), key.clone()));
+                self.effects.work = true;
+            }
             return;
         };
         if let Some(older) = ledger.due.insert(key.clone(), time) {

@@ -54,7 +54,8 @@ pub async fn run(config: Config) -> Result<()> {
     let hub = Arc::new(hub);
     let bounds = Bounds::default().with_objects(config.tenant_objects);
     hub.with(|registry, _| registry.set_default_bounds(bounds));
-    let policy = config.ingress_policy_file.as_deref().map(PolicyFile::open).transpose()?;
+    let policy = config.ingress_policy_file.as_deref();
+    let policy = policy.map(|path| PolicyFile::open(path, config.sync_ingress_tls)).transpose()?;
     let policy = policy.map(|(file, policy)| {
         hub.with(|registry, _| registry.set_ingress_policy(policy));
         file

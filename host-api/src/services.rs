@@ -10,7 +10,6 @@ use k3k_expose_proto::{Key, Uid};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::ingress::host::Route;
 use crate::name;
 use crate::policy::Usage;
 use crate::twin::{self, HostService, Twin};
@@ -53,8 +52,8 @@ pub enum Blocker {
     Ranges,
     /// A name of an Ingress that somebody else has, or that is not free yet.
     IngressName(HostName),
-    /// A host and path that somebody else has.
-    Route(Route),
+    /// A host of an Ingress that somebody else has.
+    Host(String),
     /// Whether this Service of that tenant has a twin.
     Backend(Uid, Key),
     /// Room for another twin of that tenant.

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use k3k_expose_proto::message::{Bye, ByeReason, HostBeat};
-use k3k_expose_proto::{Key, Tally, Uid};
+use k3k_expose_proto::message::{Bye, ByeReason, Hello, HostBeat};
+use k3k_expose_proto::{Key, Resource, Tally, Uid};
 
 use crate::tenant::ServerPod;
 
@@ -24,8 +24,8 @@ pub struct Session {
     pub virtual_cluster: Uid,
     /// Version of its agent's projection.
     pub projection: u32,
-    /// Whether its agent speaks for Ingresses.
-    pub ingresses: bool,
+    /// What else than Services its agent speaks for.
+    pub speaks: Speaks,
     /// Whether that pod's API server is ready, by what its agent says.
     pub ready: bool,
     /// What is being said: the whole set, or changes to it.
@@ -44,6 +44,15 @@ pub struct Session {
     pub bye: Option<Bye>,
 }
 
+/// What else than Services an agent speaks for. Of what it does not speak for, absence means nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Speaks {
+    /// Ingresses.
+    pub ingresses: bool,
+    /// The Secrets that they name.
+    pub secrets: bool,
+}
+
 /// What an agent is saying.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -56,6 +65,24 @@ pub enum Phase {
     },
     /// Changes only.
     Changes,
+}
+
+impl Speaks {
+    /// What a `hello` says.
+    #[must_use]
+    pub const fn of(hello: &Hello) -> Self {
+        Self { ingresses: hello.ingresses, secrets: hello.secrets }
+    }
+
+    /// Whether that is among it.
+    #[must_use]
+    pub const fn is_for(self, resource: Resource) -> bool {
+        match resource {
+            Resource::Services => true,
+            Resource::Secrets => self.secrets,
+            Resource::Ingresses => self.ingresses,
+        }
+    }
 }
 
 impl Session {

@@ -13,14 +13,17 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use k3k_expose_proto::limits::{BEAT, DRAIN, HELLO, SILENCE};
 use k3k_expose_proto::line::{self, LineError, Lines};
-use k3k_expose_proto::message::{Bye, ByeReason};
+use k3k_expose_proto::message::{Bye, ByeReason, Object, Put};
+use k3k_expose_proto::secret::{Secret, Unfit};
 use k3k_expose_proto::{FromAgent, FromHost};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::bounds::{LINE_COST, SAID};
 use crate::bucket::Bucket;
 use crate::hub::Hub;
+use crate::ingress::secret;
 use crate::session::{SessionId, bye};
 
 /// Chunks of lines on their way to the agent. The response's body takes them as HTTP/2 lets it.
@@ -137,6 +140,7 @@ where
     loop {
         match inbound.next().await {
             Ok(message) => {
+                let message = vetted(message).await;
                 if let Err(bye) = hub.with(|registry, now| registry.line(id, message, now)) {
                     return Some(bye);
                 }
@@ -154,6 +158,18 @@ where
             Err(Ended::Line(error)) => return Some(bye(ByeReason::Malformed, &error.to_string(), None)),
             Err(Ended::Silent) => return Some(bye(ByeReason::Slow, "nothing came from the agent", None)),
         }
+    }
+}
+
+/// A Secret is checked here, where only its own session waits for it.
+async fn vetted(message: FromAgent) -> FromAgent {
+    match message {
+        FromAgent::Put(Put { object: Object::Secret(said), key, uid, hash, seen, unusable }) => {
+            let unreadable = || Secret::Unfit(Unfit::Unreadable);
+            let checked = spawn_blocking(move || secret::vetted(*said)).await.unwrap_or_else(|_| unreadable());
+            FromAgent::Put(Put { object: Object::Secret(Box::new(checked)), key, uid, hash, seen, unusable })
+        }
+        other => other,
     }
 }
 

@@ -31,6 +31,8 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const VIRTUAL_UID: &str = "expose.k3k.io/uid";
 /// Annotation with the UID of the virtual cluster's `kube-system` namespace.
 pub const VIRTUAL_CLUSTER: &str = "expose.k3k.io/virtual-cluster";
+/// Annotation of an Ingress with the names of the twins of Secrets that stand for it, separated by commas.
+pub const TLS_SECRETS: &str = "expose.k3k.io/tls-secrets";
 /// Our field manager, and the value of [`MANAGED_BY`].
 pub const MANAGER: &str = "k3k-expose";
 

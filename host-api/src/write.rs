@@ -12,7 +12,7 @@ use futures::stream::FuturesUnordered;
 use k3k_expose_process::quote::causes;
 use k3k_expose_proto::limits::ENDPOINT_SETS;
 use k3k_expose_proto::{Hash, Key, Resource, Uid};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, Ingress};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -20,9 +20,10 @@ use kube::{Api, Client};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::hub::Hub;
+use crate::ingress::secret::SecretTwin;
 use crate::lease::{Leadership, Term};
 use crate::metrics::{Metrics, Verb};
 use crate::pace::Pace;
@@ -143,6 +144,17 @@ impl Writer {
                     Err(refusal) => return give_up(refusal),
                 },
                 Task::Create(at, service) => (at, self.create(at, service, patience).await),
+                Task::CreateSecret(at, secret) => match self.create_secret(tenant, at, secret, patience).await {
+                    Ok(()) => continue,
+                    Err(refusal) => return give_up(refusal),
+                },
+                Task::DeleteSecret(at) => match self.delete_secret(at, patience).await {
+                    Ok(()) => {
+                        self.hub.with(|registry, _| registry.secret_deleted(tenant, key, at));
+                        continue;
+                    }
+                    Err(refusal) => return give_up(refusal),
+                },
                 Task::CreateIngress(at, ingress) => (at, self.create_ingress(at, ingress, patience).await),
                 Task::Patch(at, patch) => (at, self.patch(key.resource(), at, patch, patience).await),
                 Task::CreateSlice(..) | Task::PatchSlice(..) | Task::DeleteSlice { .. } => {
@@ -219,6 +231,36 @@ impl Writer {
         Ok(())
     }
 
+    /// A name says what is in it, so one that is taken has been made before.
+    async fn create_secret(
+        &self,
+        tenant: &Uid,
+        at: &HostName,
+        secret: &SecretTwin,
+        patience: Duration,
+    ) -> Result<(), Refusal> {
+        let params = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
+        match self.call(Verb::Create, at, patience, self.secrets(at).create(&params, &secret.object())).await {
+            Ok(_) | Err(Refusal::Exists) => {
+                self.hub.with(|registry, _| registry.secret_made(tenant, at));
+                Ok(())
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// A refusal that lasts keeps nothing else of the tenant's on the host.
+    async fn delete_secret(&self, at: &HostName, patience: Duration) -> Result<(), Refusal> {
+        match self.call(Verb::Delete, at, patience, self.secrets(at).delete(&at.name, &DeleteParams::default())).await {
+            Ok(_) | Err(Refusal::Absent) => Ok(()),
+            Err(refusal @ (Refusal::Overloaded | Refusal::Unavailable | Refusal::Conflict)) => Err(refusal),
+            Err(refusal) => {
+                warn!(?refusal, namespace = at.namespace, name = at.name, "twin of a Secret left behind");
+                Ok(())
+            }
+        }
+    }
+
     async fn patch(&self, of: Resource, at: &HostName, patch: &Value, patience: Duration) -> Result<(), Refusal> {
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(patch);
@@ -233,6 +275,7 @@ impl Writer {
                 let patched = self.call(Verb::Patch, at, patience, ingresses.patch(&at.name, &params, &patch)).await?;
                 self.hub.with(|registry, now| registry.ingress_answered(patched, now));
             }
+            Resource::Secrets => return Err(Refusal::Denied),
         }
         Ok(())
     }
@@ -252,6 +295,7 @@ impl Writer {
             Resource::Ingresses => {
                 self.call(Verb::Delete, at, patience, self.ingresses(at).delete(&at.name, &params)).await.map(drop)
             }
+            Resource::Secrets => Err(Refusal::Denied),
         }
     }
 
@@ -317,6 +361,7 @@ impl Writer {
                 });
                 Ok(there)
             }
+            Resource::Secrets => Err(Refusal::Denied),
         }
     }
 
@@ -356,6 +401,10 @@ impl Writer {
     }
 
     fn services(&self, at: &HostName) -> Api<Service> {
+        Api::namespaced(self.client.clone(), &at.namespace)
+    }
+
+    fn secrets(&self, at: &HostName) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &at.namespace)
     }
 

@@ -17,19 +17,22 @@ const MAX_UID: usize = 64;
 pub enum Resource {
     /// `v1/Service`.
     Services,
+    /// `v1/Secret` of type `kubernetes.io/tls`, as far as Ingresses name it.
+    Secrets,
     /// `networking.k8s.io/v1/Ingress`.
     Ingresses,
 }
 
 impl Resource {
-    /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Services, Self::Ingresses];
+    /// Every kind, what others name first.
+    pub const ALL: [Self; 3] = [Self::Services, Self::Secrets, Self::Ingresses];
 
     /// The plural in URLs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Services => "services",
+            Self::Secrets => "secrets",
             Self::Ingresses => "ingresses",
         }
     }
@@ -39,6 +42,7 @@ impl Resource {
     pub const fn kind(self) -> &'static str {
         match self {
             Self::Services => "Service",
+            Self::Secrets => "Secret",
             Self::Ingresses => "Ingress",
         }
     }
@@ -46,7 +50,7 @@ impl Resource {
     fn is_name(self, text: &str) -> bool {
         match self {
             Self::Services => is_dns_label(text),
-            Self::Ingresses => is_dns_subdomain(text),
+            Self::Secrets | Self::Ingresses => is_dns_subdomain(text),
         }
     }
 }
@@ -90,8 +94,12 @@ impl Key {
     /// The kind of object.
     #[must_use]
     pub fn resource(&self) -> Resource {
-        // A key that was parsed begins with one of two words, which differ in their first letter.
-        if self.0.starts_with('i') { Resource::Ingresses } else { Resource::Services }
+        // A key that was parsed begins with one of three words, which differ in their third letter.
+        match self.0.as_bytes().get(2) {
+            Some(b'c') => Resource::Secrets,
+            Some(b'g') => Resource::Ingresses,
+            _ => Resource::Services,
+        }
     }
 
     /// The virtual namespace.
@@ -225,8 +233,10 @@ mod tests {
         assert_eq!((key.namespace(), key.name()), ("default", "web-1"));
         assert_eq!(key.as_str(), "services/default/web-1");
         assert_eq!(key.resource(), Resource::Services);
-        let key = Key::of(Resource::Ingresses, "default", "shop.example").unwrap();
-        assert_eq!((key.resource(), key.namespace(), key.name()), (Resource::Ingresses, "default", "shop.example"));
+        for resource in [Resource::Ingresses, Resource::Secrets] {
+            let key = Key::of(resource, "default", "shop.example").unwrap();
+            assert_eq!((key.resource(), key.namespace(), key.name()), (resource, "default", "shop.example"));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod limits;
 pub mod line;
 pub mod message;
 pub mod outcome;
+pub mod secret;
 pub mod service;
 pub mod version;
 

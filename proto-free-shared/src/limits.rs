@@ -24,6 +24,10 @@ pub const INGRESS_PATHS: usize = 256;
 pub const INGRESS_HOST: usize = 253;
 /// Longest path of an Ingress, in bytes.
 pub const INGRESS_PATH: usize = 1024;
+/// Largest `tls.crt` that crosses, in bytes: a chain of a dozen certificates. With [`TLS_KEY`] it leaves a line room to spare.
+pub const TLS_CERTIFICATE: usize = 32 * 1024;
+/// Largest `tls.key` that crosses, in bytes: an RSA key of 8,192 bits has 6,400.
+pub const TLS_KEY: usize = 8 * 1024;
 /// Most Ingress classes that an agent shows.
 pub const INGRESS_CLASSES: usize = 32;
 /// Mean time between two beats of one side.

@@ -2,16 +2,15 @@
 //!
 //! State travels, never operations: a `put` carries the whole object, an `answer` replaces every earlier one of its key.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ingress;
 use crate::key::{Resource, is_dns_subdomain};
 use crate::service::Protocol;
 use crate::{Hash, Key, Outcome, Reason, Root, Service, Uid, limits};
+use crate::{ingress, secret};
 
 /// What an agent says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +74,7 @@ impl Message for FromAgent {
             }
             Self::Put(put) => match (put.key.resource(), &put.object) {
                 (Resource::Services, Object::Service(_)) => Ok(()),
+                (Resource::Secrets, Object::Secret(secret)) => secret.check(),
                 (Resource::Ingresses, Object::Ingress(ingress)) => ingress.check(),
                 _ => Err("object is of another kind than its key"),
             },
@@ -117,6 +117,9 @@ pub struct Hello {
     /// Whether it speaks for Ingresses too. If not, their absence means nothing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ingresses: bool,
+    /// The same of the Secrets that Ingresses name.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub secrets: bool,
     /// The last answer that it has, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
@@ -178,6 +181,8 @@ impl Unusable {
 pub enum Object {
     /// A Service.
     Service(Box<Service>),
+    /// A Secret.
+    Secret(Box<secret::Secret>),
     /// An Ingress.
     Ingress(Box<ingress::Ingress>),
 }
@@ -188,16 +193,8 @@ impl Object {
     pub fn hash(&self) -> Hash {
         match self {
             Self::Service(service) => Hash::of(service),
+            Self::Secret(secret) => Hash::of(secret),
             Self::Ingress(ingress) => Hash::of(ingress),
-        }
-    }
-
-    /// `metadata.labels`, as far as they cross.
-    #[must_use]
-    pub const fn labels(&self) -> &BTreeMap<String, String> {
-        match self {
-            Self::Service(service) => &service.labels,
-            Self::Ingress(ingress) => &ingress.labels,
         }
     }
 }

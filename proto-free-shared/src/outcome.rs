@@ -61,6 +61,10 @@ reasons! {
     WaitingForNumber => Pending,
     /// A backend's Service has no twin yet, and is about to have one.
     WaitingForBackend => Pending,
+    /// A Secret that the Ingress names does not exist, or is about to be written.
+    WaitingForSecret => Pending,
+    /// No Ingress that is exposed names the Secret, so it stays in the virtual cluster.
+    WaitingForIngress => Pending,
     /// The agent is giving the virtual object the numbers that its twin has.
     Renumbering => Pending,
     /// The host's API server did not take the write; host-api tries again.
@@ -125,7 +129,7 @@ reasons! {
     ClassNotAdmitted => Rejected,
     /// A host name of the Ingress is empty, a wildcard, or not one that the platform team admits for this virtual cluster.
     HostNotAdmitted => Rejected,
-    /// Another Ingress of the host has the host name with that path.
+    /// Another Ingress of the host has the host name.
     HostTaken => Rejected,
     /// A backend is no Service, or one that is not exposed.
     BackendNotSynced => Rejected,
@@ -135,6 +139,8 @@ reasons! {
     PathNotAdmitted => Rejected,
     /// The platform team does not admit a Secret that the Ingress names.
     TlsNotAdmitted => Rejected,
+    /// A Secret is no certificate with its key, or too large.
+    TlsSecretUnfit => Rejected,
     /// The object has a value that the agent cannot carry.
     NotCarried => Rejected,
 }

@@ -19,6 +19,7 @@ use k3k_expose_proto::message::{
     Unusable, Want, Welcome,
 };
 use k3k_expose_proto::outcome::{Outcome, Reason};
+use k3k_expose_proto::secret::{Pair, PrivateKey, Secret, Unfit};
 use k3k_expose_proto::service::{
     ClusterIps, IpFamily, IpFamilyPolicy, Port, Protocol, Service, ServiceType, SessionAffinity, TargetPort,
     TrafficPolicy,
@@ -49,9 +50,10 @@ fn hello_full_and_first_ever() {
         count: 3,
         root: hex(ROOT),
         ingresses: true,
+        secrets: true,
         seen: Some(Seen { epoch: uid(EPOCH), version: 412 }),
     };
-    let first = Hello { count: 0, root: hex(NO_ROOT), ingresses: false, seen: None, ..full.clone() };
+    let first = Hello { count: 0, root: hex(NO_ROOT), ingresses: false, secrets: false, seen: None, ..full.clone() };
     is_golden(include_str!("golden/hello.ndjson"), &[FromAgent::Hello(full), FromAgent::Hello(first)]);
 }
 
@@ -109,6 +111,21 @@ fn put_of_an_ingress_with_every_field_and_of_an_empty_one() {
     };
     let puts = [put("shop.example", "1", full), put("empty", "2", Ingress::default())];
     is_golden(include_str!("golden/put-ingress.ndjson"), &puts.map(FromAgent::Put));
+}
+
+#[test]
+fn put_of_a_secret_and_of_one_that_is_of_no_use() {
+    let put = |name, id, secret: Secret| Put {
+        key: Key::of(Resource::Secrets, "default", name).unwrap(),
+        uid: uid(id),
+        hash: Hash::of(&secret),
+        seen: 0,
+        unusable: Unusable::default(),
+        object: Object::Secret(Box::new(secret)),
+    };
+    let pair = Pair { certificate: "c\n".to_owned(), key: PrivateKey::new("k\n".to_owned()) };
+    let puts = [put("shop-tls", "1", Secret::Pair(pair)), put("opaque", "2", Secret::Unfit(Unfit::Type))];
+    is_golden(include_str!("golden/put-secret.ndjson"), &puts.map(FromAgent::Put));
 }
 
 #[test]

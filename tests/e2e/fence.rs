@@ -304,7 +304,7 @@ async fn host_api_reads_and_writes_no_secret_lease_or_config_map_but_its_own() -
     let own = "known by name";
     secrets.create(&dry, &secret("k3k-expose-host-api-tls", "Opaque")?).await.context("its Secret")?;
     refused(secrets.create(&dry, &secret("other", "Opaque")?).await, own)?;
-    refused(elsewhere.create(&dry, &secret("k3k-expose-host-api-tls", "Opaque")?).await, "cannot create")?;
+    refused(elsewhere.create(&dry, &secret("k3k-expose-host-api-tls", "Opaque")?).await, "immutable")?;
     let mut token: Secret = secret("k3k-expose-host-api-tls", "kubernetes.io/service-account-token")?;
     token.annotations_mut().insert("kubernetes.io/service-account.name".to_owned(), "default".to_owned());
     refused(secrets.create(&dry, &token).await, own)?;
@@ -319,6 +319,60 @@ async fn host_api_reads_and_writes_no_secret_lease_or_config_map_but_its_own() -
     maps.create(&dry, &map("k3k-expose-ca")?).await.context("its ConfigMap")?;
     refused(maps.create(&dry, &map("kube-root-ca.crt")?).await, own)?;
     refused(maps.get("kube-root-ca.crt").await, "cannot get")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn host_api_makes_and_deletes_no_secret_of_a_tenants_namespace_but_twins_and_sees_none() -> Result<()> {
+    let fenced = Fenced::new("fence-secrets").await?;
+    let namespace = &fenced.tenant.namespace;
+    let (admin, ours): (Api<Secret>, Api<Secret>) =
+        (Api::namespaced(fenced.admin.clone(), namespace), Api::namespaced(fenced.host_api.clone(), namespace));
+    let twin = |name: &str| {
+        let mut twin = fenced.twin(name);
+        twin.as_object_mut().map(|fields| fields.remove("spec"));
+        twin["metadata"]["name"] = json!(format!("{}-{}", fenced.tenant.twin_name(name, "shop"), "0a".repeat(16)));
+        twin["type"] = json!("kubernetes.io/tls");
+        twin["immutable"] = json!(true);
+        twin["data"] = json!({"tls.crt": "eA==", "tls.key": "eA=="});
+        twin
+    };
+    let create = async |secret: &Value| {
+        let secret: Secret = serde_json::from_value(secret.clone()).map_err(Error::SerdeError)?;
+        ours.create(&PostParams::default(), &secret).await
+    };
+    for name in ["good", &"long-".repeat(12)] {
+        let name = name.trim_end_matches('-');
+        create(&twin(name)).await.with_context(|| format!("the twin of {name}"))?;
+    }
+    for (what, words, pointer, value) in [
+        ("no mark", "marks", "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
+        ("no uid", "marks", "/metadata/annotations/expose.k3k.io~1uid", Value::Null),
+        ("no owner", "owned", "/metadata/ownerReferences", json!([])),
+        ("control", "owned", "/metadata/ownerReferences/0/controller", json!(true)),
+        ("a name of k3k's", "follows from", "/metadata/name", json!(fenced.tenant.twin_name("bad", "shop"))),
+        ("another's twin", "follows from", "/metadata/annotations/k3k.io~1name", json!("web")),
+        ("another type", "immutable", "/type", json!("Opaque")),
+        ("one that can change", "immutable", "/immutable", Value::Null),
+        ("more than a pair", "immutable", "/data/token", json!("eA==")),
+    ] {
+        let mut bad = twin("bad");
+        set(&mut bad, pointer, value);
+        refused(create(&bad).await, words).context(what)?;
+    }
+    let name = twin("good")["metadata"]["name"].as_str().context("a name")?.to_owned();
+    refused(ours.get(&name).await, "cannot get")?;
+    refused(ours.list(&Default::default()).await, "cannot list")?;
+    refused(ours.patch(&name, &PatchParams::default(), &Patch::Merge(json!({}))).await, "cannot patch")?;
+    ours.delete(&name, &DeleteParams::default()).await.context("deleting a twin")?;
+
+    // A deletion in the foreground answers with the object, even one that is only tried.
+    let foreign = json!({"metadata": {"name": "foreign"}, "stringData": {"password": "x"}});
+    admin.create(&PostParams::default(), &serde_json::from_value(foreign)?).await?;
+    let look = DeleteParams { dry_run: true, ..DeleteParams::foreground() };
+    for params in [DeleteParams::default(), look] {
+        refused(ours.delete("foreign", &params).await, "immutable")?;
+    }
     Ok(())
 }
 

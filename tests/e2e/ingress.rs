@@ -2,6 +2,7 @@
 //! here: the tests write the status that one would write.
 
 mod stage;
+mod tls;
 
 use std::time::Duration;
 
@@ -22,11 +23,11 @@ use tokio::time::Instant;
 
 use crate::observe::{event, headless, outcomes, session_up, writes};
 use crate::world::SOON;
-use stage::{Actor, NAMESPACE, Stage, answered, ingress, no_twin, said, twin, twins};
+use stage::{Actor, NAMESPACE, Stage, answered, ingress, no_twin, said, twin, twins, with_certificate_for};
 
 #[tokio::test]
 async fn an_ingress_is_followed_from_its_creation_to_its_end_and_its_address_comes_back() -> Result<()> {
-    let stage = Stage::new(&["host-ingress"]).await?;
+    let stage = Stage::new().await?;
     let actor = Actor::new(&stage, "ingress").await?;
     actor.serve(&["web", "api"]).await?;
     let mut made = ingress("shop", "shop.host-ingress.example", "/", "web");
@@ -102,7 +103,7 @@ async fn address(actor: &Actor, stage: &Stage, entries: Value) -> Result<()> {
 
 #[tokio::test]
 async fn what_the_platform_team_does_not_admit_is_refused_by_reason_and_nothing_is_on_the_host() -> Result<()> {
-    let stage = Stage::new(&["host-refused-ingress"]).await?;
+    let stage = Stage::new().await?;
     let actor = Actor::new(&stage, "refused-ingress").await?;
     actor.serve(&["web"]).await?;
     let changed = |name: &str, pointer: &str, value: Value| {
@@ -163,9 +164,9 @@ async fn what_the_platform_team_does_not_admit_is_refused_by_reason_and_nothing_
 }
 
 #[tokio::test]
-async fn a_host_and_path_stays_with_the_tenant_that_has_it_and_goes_to_the_next_when_it_is_free() -> Result<()> {
+async fn a_host_stays_with_the_tenant_that_has_it_and_goes_to_the_next_when_it_is_free() -> Result<()> {
     let (one, two) = ("host-route-one", "host-route-two");
-    let stage = Stage::new(&[one, two]).await?;
+    let stage = Stage::new().await?;
     let tenants = [stage.by_hand(one).await?, stage.by_hand(two).await?];
     let service = headless("web")?;
     let route = |path: &str| said("shop", "shop.shared.example", path, "web");
@@ -176,13 +177,19 @@ async fn a_host_and_path_stays_with_the_tenant_that_has_it_and_goes_to_the_next_
     let mut second = stage.say(&tenants[1], true, &both).await?;
     answered(&mut second, &shop, Reason::HostTaken).await?;
     no_twin(&tenants[1], "shop").await?;
-    // Another path of the same host is free, and its twin may not come to the taken one by a change.
+    // Nor has it another path of that host, which would share its origin; or a certificate for it.
     let other = route("/other")?;
     second.send(&FromAgent::Put(other.clone())).await?;
-    answered(&mut second, &other, Reason::Applied).await?;
+    answered(&mut second, &other, Reason::HostTaken).await?;
+    let own = said("shop", "own.shared.example", "/", "web")?;
+    second.send(&FromAgent::Put(own.clone())).await?;
+    answered(&mut second, &own, Reason::Applied).await?;
+    let certified = with_certificate_for(own, "shop.shared.example")?;
+    second.send(&FromAgent::Put(certified.clone())).await?;
+    answered(&mut second, &certified, Reason::HostTaken).await?;
+    no_twin(&tenants[1], "shop").await?;
     second.send(&FromAgent::Put(shop.clone())).await?;
     answered(&mut second, &shop, Reason::HostTaken).await?;
-    no_twin(&tenants[1], "shop").await?;
     first.send(&FromAgent::Delete(delete(&shop))).await?;
     no_twin(&tenants[0], "shop").await?;
     answered(&mut second, &shop, Reason::Applied).await?;
@@ -193,7 +200,7 @@ async fn a_host_and_path_stays_with_the_tenant_that_has_it_and_goes_to_the_next_
 #[tokio::test]
 async fn the_policy_is_read_again_when_it_changes_and_its_classes_are_shown_to_the_tenant() -> Result<()> {
     let namespace = "host-policy";
-    let stage = Stage::new(&[namespace]).await?;
+    let stage = Stage::alone(namespace).await?;
     let actor = Actor::new(&stage, "policy").await?;
     actor.serve(&["web"]).await?;
     actor.create(&ingress("shop", "shop.host-policy.example", "/", "web")).await?;
@@ -231,7 +238,7 @@ async fn shown(actor: &Actor, names: &[&str]) -> Result<()> {
 #[tokio::test]
 async fn an_agent_that_does_not_speak_for_ingresses_takes_none_away() -> Result<()> {
     let namespace = "host-silent-ingress";
-    let stage = Stage::new(&[namespace]).await?;
+    let stage = Stage::new().await?;
     let tenant = stage.by_hand(namespace).await?;
     let (service, shop) = (headless("web")?, said("shop", "shop.host-silent-ingress.example", "/", "web")?);
     let mut session = stage.say(&tenant, true, &[service.clone(), shop.clone()]).await?;
@@ -257,7 +264,7 @@ async fn an_agent_that_does_not_speak_for_ingresses_takes_none_away() -> Result<
 #[tokio::test]
 async fn a_taken_name_and_a_used_up_quota_refuse_an_ingress_until_they_are_free() -> Result<()> {
     let namespace = "host-ingress-room";
-    let stage = Stage::new(&[namespace]).await?;
+    let stage = Stage::new().await?;
     let actor = Actor::new(&stage, "ingress-room").await?;
     actor.serve(&["web"]).await?;
     let at = actor.tenant.twin_name("shop", NAMESPACE);
@@ -289,7 +296,7 @@ async fn a_taken_name_and_a_used_up_quota_refuse_an_ingress_until_they_are_free(
 
 #[tokio::test]
 async fn k3ks_twin_of_an_ingress_is_taken_over_in_place_and_its_finalizer_goes() -> Result<()> {
-    let stage = Stage::new(&["host-ingress-takeover"]).await?;
+    let stage = Stage::new().await?;
     let actor = Actor::new(&stage, "ingress-takeover").await?;
     actor.tenant.set_sync_ingresses(true).await?;
     event(&stage.host, &actor.tenant, "TwoWriters").await?;
@@ -325,7 +332,7 @@ async fn k3ks_twin_of_an_ingress_is_taken_over_in_place_and_its_finalizer_goes()
 #[tokio::test]
 async fn a_restart_of_either_side_writes_nothing_about_ingresses() -> Result<()> {
     let namespace = "host-ingress-restart";
-    let stage = Stage::new(&[namespace]).await?;
+    let stage = Stage::new().await?;
     let actor = Actor::new(&stage, "ingress-restart").await?;
     actor.serve(&["web"]).await?;
     for number in 0..10 {

@@ -48,7 +48,7 @@ async fn every_overlay_is_taken_by_an_api_server_that_has_the_base() -> Result<(
     cert_manager(&client).await?;
     let mut names = Overlay::all()?;
     names.sort();
-    assert_eq!(names, ["cert-manager", "k3k-1.1", "label-webhook"]);
+    assert_eq!(names, ["cert-manager", "ingress-tls", "k3k-1.1", "label-webhook"]);
     for name in &names {
         for document in base()? {
             manifest::apply_one(&client, &document).await?;

@@ -331,7 +331,9 @@ impl World {
                 }
                 Task::Create(at, _) | Task::Patch(at, _) | Task::Delete { at, .. } => at.clone(),
                 Task::InspectPods { .. } => unreachable!("no twin of k3k's here"),
-                Task::CreateIngress(..) => unreachable!("no Ingress here"),
+                Task::CreateIngress(..) | Task::CreateSecret(..) | Task::DeleteSecret(_) => {
+                    unreachable!("no Ingress here")
+                }
                 Task::CreateSlice(..) | Task::PatchSlice(..) | Task::DeleteSlice { .. } => {
                     unreachable!("no endpoints here")
                 }

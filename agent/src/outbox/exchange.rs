@@ -21,7 +21,8 @@ impl Outbox {
             virtual_cluster,
             count: self.wanted.count,
             root: self.wanted.root,
-            ingresses: self.ingresses,
+            ingresses: self.more.contains(&Resource::Ingresses),
+            secrets: self.more.contains(&Resource::Secrets),
             seen: self.epoch.clone().map(|epoch| Seen { epoch, version: self.newest }),
         })
     }
@@ -291,7 +292,7 @@ impl Outbox {
     }
 
     fn queue_all(ledger: &mut Ledger, entries: &BTreeMap<Key, Entry>) {
-        // Services first: an Ingress waits for those that it names.
+        // What Ingresses name comes first: they wait for it.
         for resource in Resource::ALL {
             for key in entries.keys().filter(|key| key.resource() == resource) {
                 Self::queue(ledger, entries, key);

@@ -50,7 +50,7 @@ async fn an_hour_without_host_api_leaves_the_pod_alive_and_ready_and_the_agent_k
     let folder = std::env::temp_dir().join(format!("k3k-expose-agent-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let (config, stop) = (config(&folder, address), CancellationToken::new());
-    let agent = Arc::new(Agent::new(false));
+    let agent = Arc::new(Agent::new(&[Resource::Services]));
     agent.change(|outbox| outbox.replace(Resource::Services, &Uid::parse("c").unwrap(), Vec::new()));
     let sessions = Sessions::new(&agent, &config, &stop);
 

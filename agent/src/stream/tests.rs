@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::channel::mpsc as chunks;
 use k3k_expose_proto::message::{Answer, HostBeat, Limits, Resume, Role, Welcome};
 use k3k_expose_proto::service::ServiceType;
-use k3k_expose_proto::{Key, Outcome, Reason, Service, Uid};
+use k3k_expose_proto::{Key, Outcome, Reason, Resource, Service, Uid};
 use tokio::task::JoinHandle;
 use tokio::time::{advance, sleep};
 
@@ -56,7 +56,7 @@ fn welcome() -> FromHost {
 
 #[expect(clippy::disallowed_methods, reason = "the rig owns the handle and the tests await it")]
 fn start() -> Rig {
-    let agent = Arc::new(Agent::new(false));
+    let agent = Arc::new(Agent::new(&[Resource::Services]));
     agent.change(|outbox| {
         outbox.replace(k3k_expose_proto::Resource::Services, &Uid::parse("c").unwrap(), changes());
         outbox.hello().unwrap();

@@ -22,19 +22,20 @@ const PERIOD: Duration = Duration::from_secs(2);
 pub struct PolicyFile {
     path: PathBuf,
     text: String,
+    syncs_tls: bool,
 }
 
 impl PolicyFile {
-    /// Reads the file for the first time.
+    /// Reads the file for the first time. `syncs_tls` is no part of it: a setting says so for all.
     ///
     /// # Errors
     /// When it cannot be read or is no policy: nothing may be judged by a policy that is not known.
-    pub fn open(path: &Path) -> anyhow::Result<(Self, Policy)> {
+    pub fn open(path: &Path, syncs_tls: bool) -> anyhow::Result<(Self, Policy)> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read K3K_EXPOSE_INGRESS_POLICY_FILE={}", path.display()))?;
         let policy = Policy::parse(&text)
             .with_context(|| format!("cannot use K3K_EXPOSE_INGRESS_POLICY_FILE={}", path.display()))?;
-        Ok((Self { path: path.to_owned(), text }, policy))
+        Ok((Self { path: path.to_owned(), text, syncs_tls }, policy.with_tls(syncs_tls)))
     }
 
     /// Follows the file. Never ends.
@@ -52,7 +53,7 @@ impl PolicyFile {
                     info!("ingress policy changed");
                     self.text = text;
                     told.clear();
-                    hub.with(|registry, _| registry.set_ingress_policy(policy));
+                    hub.with(|registry, _| registry.set_ingress_policy(policy.with_tls(self.syncs_tls)));
                 }
                 Err(error) if error != told => {
                     error!(error, "ingress policy not usable, the last one stays");

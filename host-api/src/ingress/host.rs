@@ -1,4 +1,4 @@
-//! An Ingress of the host, reduced: whose twin it is, and which hosts and paths it has. Pure.
+//! An Ingress of the host, reduced: whose twin it is, and which hosts it has. Pure.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +6,7 @@ use k3k_expose_proto::Resource;
 use k3k_expose_proto::message::{Ingress as Address, IngressPort};
 use k8s_openapi::api::networking::v1::{Ingress, IngressSpec, IngressStatus};
 
+use super::secret;
 use crate::twin::{self, Twin};
 
 /// An Ingress of the host.
@@ -13,29 +14,14 @@ use crate::twin::{self, Twin};
 pub struct HostIngress {
     /// `metadata.resourceVersion`.
     pub resource_version: String,
-    /// When it was created, in seconds, and its UID: of two that have a route, the lesser one was first.
+    /// When it was created, in seconds, and its UID: of two that have a host, the lesser one was first.
     pub age: (i64, String),
-    /// What it has.
-    pub routes: BTreeSet<Route>,
+    /// The host names that it has, the empty one for all.
+    pub hosts: BTreeSet<String>,
+    /// Names of the twins of Secrets that stand for it.
+    pub secrets: BTreeSet<String>,
     /// It as a twin, if it is one.
     pub twin: Option<Box<Twin<IngressSpec>>>,
-}
-
-/// A host name with a path: at most one tenant has it.
-///
-/// The type of the path does not count, so that nobody slips beneath another's `Prefix` with an `Exact` of the same path.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    /// The host name, empty for all.
-    pub host: String,
-    /// The path without a slash at its end.
-    pub path: String,
-}
-
-impl Route {
-    fn new(host: &str, path: &str) -> Self {
-        Self { host: host.to_owned(), path: path.trim_end_matches('/').to_owned() }
-    }
 }
 
 /// Reduces an Ingress of the host.
@@ -44,11 +30,13 @@ pub fn reduce(ingress: Ingress) -> HostIngress {
     let Ingress { metadata: meta, spec, status } = ingress;
     let spec = normalize(spec.unwrap_or_default());
     let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    let marks = twin::marks(&meta, Resource::Ingresses);
     HostIngress {
         resource_version: meta.resource_version.clone().unwrap_or_default(),
         age: (created, meta.uid.clone().unwrap_or_default()),
-        routes: routes(&spec),
-        twin: twin::marks(&meta, Resource::Ingresses)
+        hosts: hosts(&spec),
+        secrets: marks.as_ref().map(|_| secret::listed(meta.annotations.as_ref())).unwrap_or_default(),
+        twin: marks
             .map(|marks| Box::new(Twin::new(meta, marks, spec, addresses(&status.unwrap_or_default()), Vec::new()))),
     }
 }
@@ -72,22 +60,13 @@ pub fn normalize(mut spec: IngressSpec) -> IngressSpec {
     spec
 }
 
-/// Every host and path that a spec asks for. A default backend has what no rule has.
+/// Every host name that a spec asks for: those of rules, and those of certificates, which a controller shows for whatever
+/// rule there is. A default backend has what no rule has.
 #[must_use]
-pub fn routes(spec: &IngressSpec) -> BTreeSet<Route> {
-    let mut routes = BTreeSet::new();
-    if spec.default_backend.is_some() {
-        routes.insert(Route::new("", ""));
-    }
-    for rule in spec.rules.iter().flatten() {
-        let host = rule.host.as_deref().unwrap_or_default();
-        let paths = rule.http.as_ref().map(|http| http.paths.as_slice()).unwrap_or_default();
-        if paths.is_empty() {
-            routes.insert(Route::new(host, ""));
-        }
-        routes.extend(paths.iter().map(|path| Route::new(host, path.path.as_deref().unwrap_or_default())));
-    }
-    routes
+pub fn hosts(spec: &IngressSpec) -> BTreeSet<String> {
+    let rules = spec.rules.iter().flatten().map(|rule| rule.host.clone().unwrap_or_default());
+    let certified = spec.tls.iter().flatten().flat_map(|tls| tls.hosts.iter().flatten().cloned());
+    rules.chain(certified).chain(spec.default_backend.as_ref().map(|_| String::new())).collect()
 }
 
 fn addresses(status: &IngressStatus) -> Vec<Address> {
@@ -116,18 +95,15 @@ mod tests {
     }
 
     #[test]
-    fn routes_are_those_of_every_rule_and_of_the_default_backend() {
+    fn hosts_are_those_of_rules_of_certificates_and_of_the_default_backend() {
         let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
-        let path = |path: &str, kind: &str| json!({"path": path, "pathType": kind, "backend": backend});
+        let path = json!({"path": "/x", "pathType": "Prefix", "backend": backend});
         let asked = spec(json!({
             "defaultBackend": backend,
-            "rules": [
-                {"host": "a.example", "http": {"paths": [path("/x/", "Prefix"), path("/x", "Exact"), path("/y", "Exact")]}},
-                {"host": "b.example"},
-            ],
+            "rules": [{"host": "a.example", "http": {"paths": [path, path]}}, {"host": "b.example"}],
+            "tls": [{"hosts": ["b.example", "c.example"]}, {}],
         }));
-        let routes: Vec<_> = routes(&asked).into_iter().map(|route| format!("{}{}", route.host, route.path)).collect();
-        assert_eq!(routes, ["", "a.example/x", "a.example/y", "b.example"]);
+        assert_eq!(Vec::from_iter(hosts(&asked)), ["", "a.example", "b.example", "c.example"]);
     }
 
     #[test]

@@ -19,6 +19,8 @@ const IGNORED: [&str; 5] =
     ["kubectl.kubernetes.io/", "meta.helm.sh/", "expose.k3k.io/", "field.cattle.io/", "argocd.argoproj.io/"];
 /// Largest pattern of an annotation's values, compiled.
 const PATTERN: usize = 64 * 1024;
+/// Longest value of an annotation that may cross, in bytes: the time for a match grows with it, and others wait meanwhile.
+const VALUE: usize = 4096;
 
 /// What is admitted.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,7 @@ pub struct Policy {
     classes: BTreeSet<String>,
     annotations: BTreeMap<String, Regex>,
     tenants: Vec<Grant>,
+    syncs_tls: bool,
 }
 
 /// What is admitted of one tenant, or of all tenants in a namespace.
@@ -113,7 +116,25 @@ impl Policy {
         if let Some(suffix) = suffixes.into_iter().find(|suffix| !is_dns_subdomain(suffix)) {
             return Err(Invalid::Suffix(suffix.clone()));
         }
-        Ok(Self { classes: written.classes, annotations, tenants: written.tenants })
+        Ok(Self { classes: written.classes, annotations, tenants: written.tenants, syncs_tls: false })
+    }
+
+    /// The same that admits tenants' own certificates, or does not.
+    #[must_use]
+    pub fn with_tls(self, syncs_tls: bool) -> Self {
+        Self { syncs_tls, ..self }
+    }
+
+    /// Whether certificates of tenants' own may cross.
+    #[must_use]
+    pub const fn syncs_tls(&self) -> bool {
+        self.syncs_tls
+    }
+
+    /// Whether a Secret is named as it is: one of the host's, which the platform team has named itself.
+    #[must_use]
+    pub fn is_literal(&self, tenant: &Tenant, name: &str) -> bool {
+        self.of(tenant).any(|grant| grant.tls_secrets.contains(name))
     }
 
     /// The classes that are admitted.
@@ -140,7 +161,9 @@ impl Policy {
 
     /// The annotations that cross, once [`Self::judge`] has admitted the Ingress.
     pub fn crossing<'a>(&'a self, ingress: &'a Ingress) -> impl Iterator<Item = (&'a String, &'a String)> {
-        ingress.annotations.iter().filter(|(key, _)| self.annotations.contains_key(*key))
+        // What is ours to write is nobody's wish, whatever a pattern of keys may come to say.
+        let ours = |key: &str| key.starts_with("expose.k3k.io/");
+        ingress.annotations.iter().filter(move |(key, _)| self.annotations.contains_key(*key) && !ours(key))
     }
 
     fn class(&self, ingress: &Ingress) -> Result<(), Denial> {
@@ -174,7 +197,7 @@ impl Policy {
     fn annotations(&self, ingress: &Ingress) -> Result<(), Denial> {
         for (key, value) in &ingress.annotations {
             match self.annotations.get(key) {
-                Some(pattern) if pattern.is_match(value) => {}
+                Some(pattern) if value.len() <= VALUE && pattern.is_match(value) => {}
                 Some(_) => {
                     let message = format!("the value of annotation {} is not admitted", quote(key));
                     return deny(Reason::AnnotationNotAdmitted, &message);
@@ -191,8 +214,9 @@ impl Policy {
 
     fn secrets(&self, tenant: &Tenant, ingress: &Ingress) -> Result<(), Denial> {
         let mut named = ingress.tls.iter().filter_map(|tls| tls.secret_name.as_ref());
-        match named.find(|name| !self.of(tenant).any(|grant| grant.tls_secrets.contains(*name))) {
+        match named.find(|name| !self.syncs_tls && !self.is_literal(tenant, name)) {
             Some(name) => deny(Reason::TlsNotAdmitted, &format!("Secret {} is not admitted", quote(name))),
+            // Whether it is there, and fit for use, is not policy.
             None => Ok(()),
         }
     }
@@ -235,6 +259,7 @@ mod tests {
 classes: [public]
 annotations:
   example.com/timeout: '[0-9]{1,3}s'
+  example.com/note: 'x*'
 tenants:
   - {namespace: ns, hostSuffixes: [all.example]}
   - {namespace: ns, cluster: mine, hostSuffixes: [mine.example], tlsSecrets: [wildcard], defaultBackend: true}
@@ -335,6 +360,8 @@ tenants:
             (class(None), Some(Reason::ClassNotAdmitted)),
             (class(Some("internal")), Some(Reason::ClassNotAdmitted)),
             (annotated("example.com/timeout", "30s"), None),
+            (annotated("example.com/note", &"x".repeat(VALUE)), None),
+            (annotated("example.com/note", &"x".repeat(VALUE + 1)), annotation),
             (annotated("example.com/timeout", "30s; evil"), annotation),
             (annotated("example.com/timeout", "30s\nevil"), annotation),
             (annotated("nginx.ingress.kubernetes.io/server-snippet", "x"), annotation),
@@ -346,6 +373,18 @@ tenants:
             (resource, Some(Reason::BackendNotSynced)),
         ] {
             assert_eq!(judged(&mine(), &ingress), expected, "{ingress:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_of_the_tenant_is_admitted_where_certificates_cross_and_one_of_the_host_where_it_is_named() {
+        let tls = Tls { hosts: Vec::new(), secret_name: Some("own".to_owned()) };
+        let ingress = Ingress { tls: vec![tls], ..of_host("mine.example") };
+        let policy = |syncs_tls| Policy::parse(POLICY).unwrap().with_tls(syncs_tls);
+        assert_eq!(policy(true).judge(&mine(), &ingress), Ok(()));
+        assert_eq!(policy(false).judge(&mine(), &ingress).unwrap_err().reason, Reason::TlsNotAdmitted);
+        for (name, literal) in [("wildcard", true), ("own", false)] {
+            assert_eq!(policy(true).is_literal(&mine(), name), literal);
         }
     }
 

@@ -1,14 +1,15 @@
-//! Every Ingress of the host, reduced, and who has which host and path. Pure.
+//! Every Ingress of the host, reduced, and who has which host. Pure.
 //!
-//! The owner of a route is whoever of those that have it on the host was created first. So an Ingress that merely wishes
-//! for one never takes it away, and of two that got it at the same time one gives way.
+//! A host name is one tenant's as a whole: a path of somebody else's below it would share its origin, and its certificate.
+//! The owner is whoever of those that have it on the host was created first. So an Ingress that merely wishes for one never
+//! takes it away, and of two that got it at the same time one gives way.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k3k_expose_proto::Uid;
-use k8s_openapi::api::networking::v1::{Ingress, IngressSpec};
+use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressSpec};
 
-use super::host::{HostIngress, Route, reduce};
+use super::host::{HostIngress, reduce};
 use crate::services::{HostName, recount, revision};
 use crate::twin::Twin;
 
@@ -17,18 +18,29 @@ use crate::twin::Twin;
 pub struct Change {
     /// The Ingress before.
     pub before: Option<HostIngress>,
-    /// Routes that it has no more.
-    pub freed: Vec<Route>,
-    /// Others that have a route which it has only now.
+    /// Hosts that it has no more.
+    pub freed: Vec<String>,
+    /// Others that have a host which it has only now.
     pub met: BTreeSet<HostName>,
+    /// Twins of Secrets that no Ingress lists any more.
+    pub unlisted: Vec<HostName>,
+    /// Twins of Secrets that an Ingress lists now, and none did before.
+    pub listed: Vec<HostName>,
 }
+
+/// Who has what.
+#[derive(Debug)]
+struct Holders<T>(BTreeMap<T, BTreeSet<HostName>>);
 
 /// The Ingresses of the host.
 #[derive(Debug, Default)]
 pub struct HostIngresses {
     known: BTreeMap<HostName, HostIngress>,
-    routes: BTreeMap<Route, BTreeSet<HostName>>,
+    hosts: Holders<String>,
+    secrets: Holders<HostName>,
     twins: HashMap<Uid, usize>,
+    /// How many twins of Secrets those of a tenant list.
+    listed: HashMap<Uid, usize>,
     newest: u64,
 }
 
@@ -94,15 +106,37 @@ impl HostIngresses {
         self.twins.get(tenant).copied().unwrap_or_default()
     }
 
-    /// The first of these routes that somebody else than the tenant has, and that `at` does not have before them.
+    /// Number of twins of Secrets that those of a tenant list.
     #[must_use]
-    pub fn taken<'a>(&self, at: &HostName, tenant: &Uid, routes: &'a BTreeSet<Route>) -> Option<&'a Route> {
+    pub fn secrets_of(&self, tenant: &Uid) -> usize {
+        self.listed.get(tenant).copied().unwrap_or_default()
+    }
+
+    /// Whether anybody has this host.
+    #[must_use]
+    pub fn is_had(&self, host: &str) -> bool {
+        self.hosts.0.contains_key(host)
+    }
+
+    /// The twins in a namespace that name this Service of it.
+    pub fn naming<'a>(&'a self, service: &'a HostName) -> impl Iterator<Item = &'a Twin<IngressSpec>> {
+        let names = |backend: &IngressBackend| backend.service.as_ref().is_some_and(|named| named.name == service.name);
+        self.twins(&service.namespace).filter(move |twin| {
+            let paths =
+                twin.spec.rules.iter().flatten().filter_map(|rule| rule.http.as_ref()).flat_map(|http| &http.paths);
+            twin.spec.default_backend.iter().chain(paths.map(|path| &path.backend)).any(names)
+        })
+    }
+
+    /// The first of these hosts that somebody else than the tenant has, and that `at` does not have before them.
+    #[must_use]
+    pub fn taken<'a>(&self, at: &HostName, tenant: &Uid, hosts: &'a BTreeSet<String>) -> Option<&'a String> {
         let own = self.known.get(at).filter(|own| own.twin.as_ref().is_some_and(|twin| twin.marks.tenant == *tenant));
-        routes.iter().find(|route| {
-            let holders = self.routes.get(route).into_iter().flatten().filter(|holder| *holder != at);
+        hosts.iter().find(|host| {
+            let holders = self.hosts.0.get(*host).into_iter().flatten().filter(|holder| *holder != at);
             holders.filter_map(|holder| self.known.get(holder)).any(|other| {
                 let stranger = other.twin.as_ref().is_none_or(|twin| twin.marks.tenant != *tenant);
-                stranger && own.filter(|own| own.routes.contains(route)).is_none_or(|own| other.age < own.age)
+                stranger && own.filter(|own| own.hosts.contains(*host)).is_none_or(|own| other.age < own.age)
             })
         })
     }
@@ -112,12 +146,29 @@ impl HostIngresses {
         known.is_some_and(|known| known >= revision(&other.resource_version))
     }
 
+    /// The Ingresses that list the twin of a Secret.
+    pub fn listing(&self, secret: &HostName) -> impl Iterator<Item = (&HostName, &HostIngress)> {
+        let holders = self.secrets.0.get(secret).into_iter().flatten();
+        holders.filter_map(|at| Some((at, self.known.get(at)?)))
+    }
+
+    /// Whether an Ingress lists a twin of a Secret whose name begins like this.
+    #[must_use]
+    pub fn lists_any(&self, beginning: &HostName) -> bool {
+        let next = self.secrets.0.range(beginning..).next();
+        next.is_some_and(|(at, _)| at.namespace == beginning.namespace && at.name.starts_with(&beginning.name))
+    }
+
     fn replace(&mut self, at: &HostName, mut ingress: Option<HostIngress>) -> Change {
         let known = self.known.get(at).and_then(|known| known.twin.as_deref());
         if let (Some(after), Some(before)) = (ingress.as_mut().and_then(|after| after.twin.as_deref_mut()), known) {
             after.terminating |= before.terminating && before.uid == after.uid;
         }
-        let after = ingress.as_ref().map(|ingress| ingress.routes.clone()).unwrap_or_default();
+        let secrets = |ingress: &HostIngress| {
+            let named = |name: &String| HostName { namespace: at.namespace.clone(), name: name.clone() };
+            ingress.secrets.iter().map(named).collect::<BTreeSet<_>>()
+        };
+        let has = ingress.as_ref().map(|ingress| (ingress.hosts.clone(), secrets(ingress))).unwrap_or_default();
         let tenant = |ingress: &HostIngress| ingress.twin.as_ref().map(|twin| twin.marks.tenant.clone());
         let is = ingress.as_ref().and_then(tenant);
         let before = match ingress {
@@ -125,23 +176,44 @@ impl HostIngresses {
             None => self.known.remove(at),
         };
         recount(&mut self.twins, before.as_ref().and_then(tenant).as_ref(), is.as_ref());
-        let had = before.as_ref().map(|before| before.routes.clone()).unwrap_or_default();
-        let freed: Vec<Route> = had.difference(&after).cloned().collect();
-        for route in &freed {
-            if let Some(holders) = self.routes.get_mut(route) {
+        let had = before.as_ref().map(|before| (before.hosts.clone(), secrets(before))).unwrap_or_default();
+        let (freed, met) = self.hosts.replace(at, &had.0, &has.0);
+        let listed = has.1.iter().filter(|secret| !self.secrets.0.contains_key(secret)).cloned().collect::<Vec<_>>();
+        let (unlisted, _) = self.secrets.replace(at, &had.1, &has.1);
+        let unlisted = unlisted.into_iter().filter(|secret| !self.secrets.0.contains_key(secret)).collect::<Vec<_>>();
+        // A name tells whose it is, so no other tenant's Ingress lists it.
+        let was = before.as_ref().and_then(tenant);
+        unlisted.iter().for_each(|_| recount(&mut self.listed, was.as_ref(), None));
+        listed.iter().for_each(|_| recount(&mut self.listed, None, is.as_ref()));
+        Change { before, freed, met, unlisted, listed }
+    }
+}
+
+impl<T: Clone + Ord> Holders<T> {
+    /// Takes in what somebody has now. Gives what it has no more, and who else has what it has only now.
+    fn replace(&mut self, at: &HostName, had: &BTreeSet<T>, has: &BTreeSet<T>) -> (Vec<T>, BTreeSet<HostName>) {
+        let freed: Vec<T> = had.difference(has).cloned().collect();
+        for thing in &freed {
+            if let Some(holders) = self.0.get_mut(thing) {
                 holders.remove(at);
                 if holders.is_empty() {
-                    self.routes.remove(route);
+                    self.0.remove(thing);
                 }
             }
         }
         let mut met = BTreeSet::new();
-        for route in after.difference(&had) {
-            let holders = self.routes.entry(route.clone()).or_default();
+        for thing in has.difference(had) {
+            let holders = self.0.entry(thing.clone()).or_default();
             met.extend(holders.iter().cloned());
             holders.insert(at.clone());
         }
-        Change { before, freed, met }
+        (freed, met)
+    }
+}
+
+impl<T> Default for Holders<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
     }
 }
 
@@ -175,21 +247,21 @@ mod tests {
         .unwrap()
     }
 
-    fn route(host: &str) -> BTreeSet<Route> {
-        [Route { host: host.to_owned(), path: String::new() }].into()
+    fn wishes(host: &str) -> BTreeSet<String> {
+        [host.to_owned()].into()
     }
 
     const EARLY: &str = "2026-01-01T00:00:00Z";
     const LATE: &str = "2026-01-02T00:00:00Z";
 
     #[test]
-    fn the_first_of_those_that_have_a_route_owns_it_and_who_only_wishes_has_nothing() {
+    fn the_first_of_those_that_have_a_host_owns_it_and_who_only_wishes_has_nothing() {
         let (one, two) = (name::twin("web", "default", "one"), name::twin("web", "default", "two"));
         let mut store = HostIngresses::default();
         store.seen(ingress(&two, 1, "two", LATE, "h")).unwrap();
-        // Older, but it has another route so far.
+        // Older, but it has another host so far.
         store.seen(ingress(&one, 2, "one", EARLY, "other")).unwrap();
-        let wish = route("h");
+        let wish = wishes("h");
         assert_eq!(store.taken(&at(&one), &uid("one"), &wish), wish.first());
         assert_eq!(store.taken(&at(&two), &uid("two"), &wish), None);
         assert_eq!(store.taken(&at("x"), &uid("two"), &wish), None, "the tenant's own");
@@ -203,12 +275,12 @@ mod tests {
     }
 
     #[test]
-    fn an_ingress_of_nobody_in_particular_has_its_routes_too() {
+    fn an_ingress_of_nobody_in_particular_has_its_hosts_too() {
         let mut store = HostIngresses::default();
         let mut foreign = ingress("theirs", 1, "x", EARLY, "h");
         foreign.metadata.owner_references = None;
         store.seen(foreign).unwrap();
-        assert!(store.taken(&at("mine"), &uid("one"), &route("h")).is_some());
+        assert!(store.taken(&at("mine"), &uid("one"), &wishes("h")).is_some());
         assert_eq!(store.twins("ns").count(), 0);
     }
 

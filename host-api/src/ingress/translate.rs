@@ -1,6 +1,6 @@
 //! From a virtual Ingress to the twin that the host should have. Pure, and built by allow-list as for Services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress, Path, Rule, Tls};
 use k3k_expose_proto::{Key, Reason, Uid};
@@ -10,9 +10,11 @@ use k8s_openapi::api::networking::v1::{
 };
 
 use super::policy::{Denial, Policy};
+use super::secret;
 use crate::name;
 use crate::tenant::Tenant;
 use crate::translate::{Desired, frame};
+use crate::twin::TLS_SECRETS;
 
 /// Translates an Ingress of a tenant, as far as policy admits it.
 ///
@@ -35,6 +37,23 @@ pub fn translate(
     let marks = std::mem::take(&mut desired.annotations);
     desired.annotations = admitted.chain(marks).collect();
     Ok(desired)
+}
+
+/// Calls the tenant's own Secrets by the names of their twins, and lists those of the host's that stand for the twin.
+pub fn name_secrets<'a>(
+    desired: &mut Desired<IngressSpec>,
+    names: &'a BTreeMap<String, String>,
+    outlived: impl IntoIterator<Item = &'a String>,
+) {
+    for tls in desired.spec.tls.iter_mut().flatten() {
+        if let Some(twin) = tls.secret_name.as_ref().and_then(|name| names.get(name)) {
+            tls.secret_name = Some(twin.clone());
+        }
+    }
+    let standing: BTreeSet<&String> = names.values().chain(outlived).collect();
+    if let Some(list) = secret::list(standing) {
+        desired.annotations.insert(TLS_SECRETS.to_owned(), list);
+    }
 }
 
 /// The Services that an Ingress names, in its own namespace.
@@ -96,7 +115,7 @@ fn backend(tenant: &Tenant, key: &Key, asked: &Backend) -> Option<IngressBackend
 fn tls(asked: &Tls) -> IngressTLS {
     IngressTLS {
         hosts: Some(asked.hosts.clone()).filter(|hosts| !hosts.is_empty()),
-        // Policy has admitted the name as it is.
+        // Of the host's as it is; see `name_secrets` for the tenant's own.
         secret_name: asked.secret_name.clone(),
     }
 }

@@ -31,6 +31,8 @@ pub struct Settings {
     pub host_api_url: String,
     /// Whether agents are to speak of Ingresses, too.
     pub sync_ingresses: bool,
+    /// Whether they are to send the certificates that Ingresses name.
+    pub sync_ingress_tls: bool,
 }
 
 /// The container, as a native sidecar: an init container that is restarted always (KEP-753). A second plain container
@@ -49,6 +51,7 @@ pub(super) fn container(settings: &Settings, resources: &ResourceRequirements) -
         "env": [
             {"name": "K3K_EXPOSE_HOST_API_URL", "value": settings.host_api_url},
             {"name": "K3K_EXPOSE_SYNC_INGRESSES", "value": settings.sync_ingresses.to_string()},
+            {"name": "K3K_EXPOSE_SYNC_INGRESS_TLS", "value": settings.sync_ingress_tls.to_string()},
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         ],
         "ports": [{"name": "expose-admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}],

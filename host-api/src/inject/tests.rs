@@ -9,6 +9,7 @@ fn settings() -> Settings {
         image: "agent@sha256:0".to_owned(),
         host_api_url: "https://host-api.k3k-expose.svc:8443".to_owned(),
         sync_ingresses: false,
+        sync_ingress_tls: false,
     }
 }
 

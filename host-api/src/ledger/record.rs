@@ -28,6 +28,8 @@ pub struct Record {
     pub contest: Contest,
     /// What it waits for: the first of these to go makes it looked at again.
     pub blockers: Vec<Blocker>,
+    /// Since when it waits for a host of an Ingress, by the version of the answer that first said so.
+    pub waits_since: Option<u64>,
     /// Version of the answer that the agent knew when it said this.
     pub seen: u64,
     /// Numbers that the virtual cluster cannot give.
@@ -84,7 +86,9 @@ impl Record {
         }
     }
 
-    fn settled(&self) -> Option<&Answer> {
+    /// The last answer, if it still holds.
+    #[must_use]
+    pub fn settled(&self) -> Option<&Answer> {
         self.answer.as_ref().filter(|_| !self.stale && self.object.is_none())
     }
 }

@@ -10,7 +10,7 @@ use k3k_expose_proto::Uid;
 use k3k_expose_proto::message::{ByeReason, Hello, HostBeat, Role};
 
 use super::Registry;
-use crate::session::{Phase, Session, SessionId};
+use crate::session::{Phase, Session, SessionId, Speaks};
 use crate::tenant::ServerPod;
 
 /// Least time between two changes while the one that speaks is there and ready.
@@ -32,7 +32,7 @@ impl Registry {
             pod,
             virtual_cluster: hello.virtual_cluster.clone(),
             projection: hello.projection,
-            ingresses: hello.ingresses,
+            speaks: Speaks::of(hello),
             // It has listed its virtual cluster before it said hello.
             ready: true,
             phase: Phase::Changes,
@@ -133,9 +133,9 @@ impl Registry {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        let (virtual_cluster, projection, ingresses) =
-            (session.virtual_cluster.clone(), session.projection, session.ingresses);
-        self.begin_anew_unless_same(tenant, &virtual_cluster, projection, ingresses);
+        let (virtual_cluster, projection, speaks) =
+            (session.virtual_cluster.clone(), session.projection, session.speaks);
+        self.begin_anew_unless_same(tenant, &virtual_cluster, projection, speaks);
         let (phase, told) = (self.snapshot(), self.last_version);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.promoted = true;

@@ -214,6 +214,9 @@ impl Registry {
             for marks in [before, after.as_ref()].into_iter().flatten().map(|twin| &twin.marks) {
                 self.wake(&Blocker::Backend(marks.tenant.clone(), marks.key.clone()));
             }
+            if let Some(lost) = before.filter(|_| after.as_ref().is_none_or(|twin| twin.terminating)) {
+                self.need_served(&lost.marks.tenant, at);
+            }
         }
         if let Some(before) = before {
             let same = after.as_ref().filter(|after| after.marks.tenant == before.marks.tenant);
@@ -226,6 +229,14 @@ impl Registry {
             && self.record(&marks.tenant, &marks.key).is_none()
         {
             self.enforce_on(&marks.tenant, &marks.key);
+        }
+    }
+
+    /// Looks again at the Ingresses that a Service of the host served.
+    pub(super) fn need_served(&mut self, tenant: &Uid, at: &HostName) {
+        let served = self.ingresses.naming(at).filter(|twin| twin.marks.tenant == *tenant);
+        for key in served.map(|twin| twin.marks.key.clone()).collect::<Vec<_>>() {
+            self.need(tenant, &key);
         }
     }
 

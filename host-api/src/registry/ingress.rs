@@ -10,11 +10,12 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressSpec};
 
 use super::Registry;
 use super::judge::{Task, Verdict, body};
-use crate::ingress::host::routes;
+use super::secrets::Names;
+use crate::ingress::host::{self, hosts};
 use crate::ingress::plan::plan;
 use crate::ingress::policy::{Denial, Policy};
 use crate::ingress::store::Change;
-use crate::ingress::translate::{backends, translate};
+use crate::ingress::translate::{backends, name_secrets, translate};
 use crate::ledger::{Ledger, Record, Shown};
 use crate::plan::Plan;
 use crate::services::{Blocker, HostName};
@@ -31,9 +32,6 @@ enum Backend {
     /// It has none.
     Absent,
 }
-
-/// A judgment, and what would change it.
-type Standing<T> = (T, Vec<Blocker>);
 
 impl Registry {
     /// An Ingress of the host as the watch shows it.
@@ -74,27 +72,14 @@ impl Registry {
         }
     }
 
-    /// The platform team admits this from now on, so everything is judged anew.
-    pub fn set_ingress_policy(&mut self, policy: Policy) {
-        self.ingress_policy = policy;
-        let records = self.tenants.iter().flat_map(|(tenant, ledger)| {
-            let ingresses = ledger.records().filter(|(key, _)| key.resource() == Resource::Ingresses);
-            ingresses.map(|(key, _)| (tenant.clone(), key.clone()))
-        });
-        self.effects.wake.extend(self.sessions.keys());
-        for (tenant, key) in records.collect::<Vec<_>>() {
-            self.need(&tenant, &key);
-        }
-    }
-
-    pub(super) fn judge_ingress(&self, ledger: &Ledger, key: &Key) -> Verdict {
+    pub(super) fn judge_ingress(&self, ledger: &Ledger, key: &Key, now: Duration) -> Verdict {
         let tenant = ledger.tenant.id();
         let at = Self::place(ledger, key);
         let current = self.ingresses.get(&at);
         let twin = current.and_then(|current| current.twin.as_deref());
         let k3k_writes = self.k3k_writes(tenant, Resource::Ingresses);
         let Some(record) = ledger.record(key) else {
-            return match self.removal(ledger, key, &at, twin) {
+            return match self.removal_of_ingress(ledger, key, &at, twin) {
                 _ if k3k_writes => Verdict::Nothing,
                 Verdict::Nothing => self.judge_standing_ingress(ledger, key, &at, twin),
                 verdict => verdict,
@@ -106,27 +91,36 @@ impl Registry {
         if k3k_writes {
             return Verdict::Answer(Reason::Adopting, Vec::new());
         }
-        let (desired, needs) = match self.desired_ingress(ledger, key, record, asked, &at) {
+        let own = twin.filter(|twin| twin.marks.is_of(tenant, key));
+        let desired = self.desired_ingress(ledger, (key, record, asked), &at, now);
+        let (mut desired, names) = match desired {
             Ok(desired) => desired,
             Err((denial, blockers)) if denial.reason.outcome() == Outcome::Pending => {
-                return Verdict::Deny(denial, blockers);
+                let task = own.and_then(|own| self.without_lost_secrets(ledger, &at, own, &blockers));
+                return task.map_or(Verdict::Deny(denial, blockers), Verdict::Do);
             }
             Err((denial, blockers)) => {
-                return match self.removal(ledger, key, &at, twin) {
+                return match self.removal_of_ingress(ledger, key, &at, twin) {
                     Verdict::Nothing => Verdict::Deny(denial, blockers),
                     verdict => verdict,
                 };
             }
         };
         if self.is_beyond(tenant, &at.namespace, key) {
-            return match self.removal(ledger, key, &at, twin) {
+            return match self.removal_of_ingress(ledger, key, &at, twin) {
                 Verdict::Nothing => Verdict::Answer(Reason::TooManyObjects, vec![Blocker::Room(tenant.clone())]),
                 verdict => verdict,
             };
         }
+        let mut outlived = own.map(|own| self.outlived(&at, own, &names)).unwrap_or_default();
+        name_secrets(&mut desired, &names, outlived.iter().map(|secret| &secret.name));
         let let_through = self.clusters.get(tenant).and_then(|state| state.mass_delete.as_ref());
         match plan(tenant, key, &desired, current, let_through) {
-            Plan::Nothing => Verdict::Answer(Reason::Applied, needs),
+            // Nobody needs them now that the Ingress does not name them any more.
+            Plan::Nothing => match outlived.pop() {
+                Some(secret) => Verdict::Do(Task::DeleteSecret(secret)),
+                None => Verdict::Answer(Reason::Applied, Self::secrets_of(ledger, key, &names)),
+            },
             Plan::Create => {
                 let ingress = Ingress { metadata: body(&at, &desired), spec: Some(desired.spec), status: None };
                 Verdict::Do(Task::CreateIngress(at, Box::new(ingress)))
@@ -139,41 +133,65 @@ impl Registry {
         }
     }
 
-    /// The twin that an Ingress should have, with what it stands on; or why it should have none, with what would change that.
+    /// The twin that an Ingress should have; or why it should have none, with what would change that.
     fn desired_ingress(
         &self,
         ledger: &Ledger,
-        key: &Key,
-        record: &Record,
-        asked: &Asked,
+        (key, record, asked): (&Key, &Record, &Asked),
         at: &HostName,
-    ) -> Result<Standing<Desired<IngressSpec>>, Standing<Denial>> {
+        now: Duration,
+    ) -> Result<(Desired<IngressSpec>, Names), (Denial, Vec<Blocker>)> {
         let tenant = ledger.tenant.id();
         let no = |reason| Denial { reason, message: super::words::message(Resource::Ingresses, reason, &[]) };
         if !self.clusters.get(tenant).is_none_or(|state| state.selects(Resource::Ingresses, &asked.labels)) {
             return Err((no(Reason::NotSelected), Vec::new()));
         }
-        let policy = &self.ingress_policy;
+        let nothing = Policy::default();
+        let policy = self.ingress_policy.as_ref().unwrap_or(&nothing);
         let desired = translate(policy, &ledger.tenant, &ledger.virtual_cluster, key, &record.uid, asked)
             .map_err(|denial| (denial, Vec::new()))?;
+        // Before all that only waits: who waits keeps what stands, and that must not be somebody else's host.
+        let hosts = hosts(&desired.spec);
+        let kept = |host: &&String| {
+            !self.standing_ingress(tenant, key).is_some_and(|twin| host::hosts(&twin.spec).contains(*host))
+                && self.is_kept_for_another(tenant, host, now)
+        };
+        if let Some(host) = self.ingresses.taken(at, tenant, &hosts).or_else(|| hosts.iter().find(kept)) {
+            return Err((no(Reason::HostTaken), vec![Blocker::Host(host.clone())]));
+        }
+        self.backends(ledger, key, asked).map_err(|(reason, blockers)| (no(reason), blockers))?;
+        let names = self.secrets(ledger, key, asked)?;
+        Ok((desired, names))
+    }
+
+    /// As [`Self::removal`]; its Secrets go first.
+    fn removal_of_ingress(
+        &self,
+        ledger: &Ledger,
+        key: &Key,
+        at: &HostName,
+        twin: Option<&Twin<IngressSpec>>,
+    ) -> Verdict {
+        match (self.removal(ledger, key, at, twin), twin) {
+            (Verdict::Do(deletion), Some(twin)) => Verdict::Do(self.before_deletion(at, twin, deletion)),
+            (verdict, _) => verdict,
+        }
+    }
+
+    /// Whether every Service that an Ingress names has a twin; or what the first one lacks that has none. That one alone is
+    /// waited for: an Ingress may name hundreds. Once the twin stands, it tells itself whom it serves.
+    fn backends(&self, ledger: &Ledger, key: &Key, asked: &Asked) -> Result<(), (Reason, Vec<Blocker>)> {
         let named = backends(key, asked);
-        let needs: Vec<Blocker> =
-            named.iter().flatten().map(|service| Blocker::Backend(tenant.clone(), service.clone())).collect();
-        let stands: Vec<Backend> = named
-            .iter()
-            .map(|service| service.as_ref().map_or(Backend::Absent, |service| self.backend(ledger, service)))
-            .collect();
-        if stands.contains(&Backend::Absent) {
-            return Err((no(Reason::BackendNotSynced), needs));
+        let state = |service: &Option<Key>| service.as_ref().map_or(Backend::Absent, |key| self.backend(ledger, key));
+        let first = |looked_for: Backend| named.iter().find(|service| state(service) == looked_for);
+        let blockers = |service: &Option<Key>| {
+            service.iter().map(|service| Blocker::Backend(ledger.tenant.id().clone(), service.clone())).collect()
+        };
+        match (first(Backend::Absent), first(Backend::Coming)) {
+            (Some(absent), _) => Err((Reason::BackendNotSynced, blockers(absent))),
+            (None, Some(coming)) => Err((Reason::WaitingForBackend, blockers(coming))),
+            (None, None) => Ok(()),
         }
-        if stands.contains(&Backend::Coming) {
-            return Err((no(Reason::WaitingForBackend), needs));
-        }
-        let routes = routes(&desired.spec);
-        if let Some(route) = self.ingresses.taken(at, tenant, &routes) {
-            return Err((no(Reason::HostTaken), vec![Blocker::Route(route.clone())]));
-        }
-        Ok((desired, needs))
     }
 
     fn backend(&self, ledger: &Ledger, service: &Key) -> Backend {
@@ -202,20 +220,34 @@ impl Registry {
     }
 
     fn ingress_changed(&mut self, at: &HostName, change: &Change, now: Duration) {
-        for route in &change.freed {
-            self.wake(&Blocker::Route(route.clone()));
+        self.bequeath(at, change, now);
+        let holder = self.ingresses.get(at).and_then(|after| after.twin.as_ref());
+        if let Some(tenant) = holder.map(|twin| twin.marks.tenant.clone()) {
+            change.listed.iter().for_each(|secret| self.secrets.listed(&tenant, secret));
+        }
+        let before = change.before.as_ref().and_then(|before| before.twin.as_deref());
+        if let Some(marks) = before.map(|before| &before.marks) {
+            for secret in &change.unlisted {
+                if self.secrets.unlisted(secret, &marks.tenant, &marks.key) {
+                    self.queue.add(&marks.tenant, marks.key.clone());
+                    self.effects.work = true;
+                }
+                self.offer_room(&marks.tenant);
+            }
         }
         let after = self.ingresses.get(at).map(|after| after.twin.as_deref().cloned());
         if after.is_none() {
             self.wake(&Blocker::IngressName(at.clone()));
         }
-        // Of two that got a route at the same time one has to give way.
+        if change.before.is_none() {
+            self.condemn(at);
+        }
+        // Of two that got a host at the same time one has to give way.
         let met = change.met.iter().filter_map(|other| self.ingresses.get(other)?.twin.as_ref());
         let met: Vec<_> = met.map(|twin| (twin.marks.tenant.clone(), twin.marks.key.clone())).collect();
         for (tenant, key) in met {
             self.need(&tenant, &key);
         }
-        let before = change.before.as_ref().and_then(|before| before.twin.as_deref());
         self.follow(before, after.flatten().as_ref(), now);
     }
 }

@@ -14,6 +14,7 @@ use super::policy::denial;
 use super::{Registry, wishes};
 use crate::guard::Guard;
 use crate::ingress::policy::Denial;
+use crate::ingress::secret::SecretTwin;
 use crate::ledger::Ledger;
 use crate::plan::{self, Plan, Road, plan};
 use crate::policy;
@@ -33,6 +34,10 @@ pub enum Task {
     Create(HostName, Box<Service>),
     /// Create this Ingress.
     CreateIngress(HostName, Box<Ingress>),
+    /// Create this Secret.
+    CreateSecret(HostName, Box<SecretTwin>),
+    /// Delete this twin of a Secret: its name says what it is.
+    DeleteSecret(HostName),
     /// Apply this merge patch.
     Patch(HostName, Value),
     /// Delete this object, if it still has this UID and resourceVersion.
@@ -79,12 +84,24 @@ pub(super) enum Verdict {
 
 impl Registry {
     pub(super) fn judge(&self, tenant: &Uid, key: &Key, road: Road, now: Duration) -> Verdict {
+        if let Some(task) = self.condemned(tenant, key) {
+            return Verdict::Do(task);
+        }
+        if let Some(orphan) = self.orphan(tenant, key) {
+            return Verdict::Do(Task::DeleteSecret(orphan));
+        }
         let Some(ledger) = self.tenants.get(tenant) else {
             return Verdict::Nothing;
         };
-        if key.resource() == Resource::Ingresses {
-            return self.judge_ingress(ledger, key);
+        match key.resource() {
+            Resource::Services => self.judge_service(ledger, key, road, now),
+            Resource::Secrets => self.judge_secret(ledger, key),
+            Resource::Ingresses => self.judge_ingress(ledger, key, now),
         }
+    }
+
+    fn judge_service(&self, ledger: &Ledger, key: &Key, road: Road, now: Duration) -> Verdict {
+        let tenant = ledger.tenant.id();
         let at = Self::place(ledger, key);
         let current = self.services.get(&at);
         let standing = current.and_then(HostService::twin);
@@ -152,7 +169,7 @@ impl Registry {
             return Verdict::Answer(reason, blockers);
         }
         match planned {
-            Plan::Replace => return standing.map_or(Verdict::Nothing, |twin| deletion(at, twin)),
+            Plan::Replace => return standing.map_or(Verdict::Nothing, |twin| Verdict::Do(deletion(at, twin))),
             Plan::Create | Plan::Patch(_) if !resolved.wait.is_empty() => {
                 let circle = |blocker| twin.and_then(|twin| self.out_of_circle(tenant, &at, twin, blocker));
                 return match resolved.wait.first().and_then(circle) {
@@ -201,7 +218,7 @@ impl Registry {
     pub(super) fn removal<S>(&self, ledger: &Ledger, key: &Key, at: &HostName, twin: Option<&Twin<S>>) -> Verdict {
         let twin = twin.filter(|twin| twin.marks.is_of(ledger.tenant.id(), key) && !twin.terminating);
         match twin.filter(|twin| self.may_go(ledger, key, &twin.marks)) {
-            Some(twin) => deletion(at.clone(), twin),
+            Some(twin) => Verdict::Do(deletion(at.clone(), twin)),
             None => Verdict::Nothing,
         }
     }
@@ -258,9 +275,8 @@ fn without(at: HostName, twin: &Twin, numbers: Vec<Blocker>) -> Verdict {
     Verdict::LetGo(Task::Patch(at, patch), numbers)
 }
 
-pub(super) fn deletion<S>(at: HostName, twin: &Twin<S>) -> Verdict {
-    let (uid, resource_version) = (twin.uid.clone(), twin.resource_version.clone());
-    Verdict::Do(Task::Delete { at, uid, resource_version })
+pub(super) fn deletion<S>(at: HostName, twin: &Twin<S>) -> Task {
+    Task::Delete { at, uid: twin.uid.clone(), resource_version: twin.resource_version.clone() }
 }
 
 /// The metadata of a new twin.

@@ -184,6 +184,7 @@ impl Registry {
                 twin.filter(|twin| twin.marks.is_of(tenant, key) && self.is_unfit_ingress(tenant, &at, twin))
                     .map(|twin| &twin.marks)
             }
+            Resource::Secrets => None,
         };
         let Some(marks) = marks else {
             return;
@@ -243,7 +244,7 @@ impl Registry {
         let entered = self.enter_band((record, at), grant, &mut spec, Some(twin), now);
         let beyond = self.is_beyond(tenant, &at.namespace, key);
         if beyond || standing::judge(grant, &twin.spec).is_err() || entered.is_none() {
-            return deletion(at.clone(), twin);
+            return Verdict::Do(deletion(at.clone(), twin));
         }
         let unfit = standing::unfit_keys(grant, twin);
         let nulls = |keys: &[String]| keys.iter().map(|key| (key.clone(), Value::Null)).collect::<Map<_, _>>();
@@ -264,7 +265,7 @@ impl Registry {
         let unfit =
             |twin: &&Twin<IngressSpec>| twin.marks.is_of(tenant, key) && self.is_unfit_ingress(tenant, at, twin);
         match twin.filter(unfit).filter(|_| !self.k3k_writes(tenant, Resource::Ingresses)) {
-            Some(twin) => deletion(at.clone(), twin),
+            Some(twin) => Verdict::Do(self.before_deletion(at, twin, deletion(at.clone(), twin))),
             None => Verdict::Nothing,
         }
     }

@@ -130,8 +130,10 @@ impl Registry {
 
     /// What the tenant may see of it.
     pub(super) fn shown(&self, tenant: &Uid, key: &Key) -> Option<Shown> {
-        if key.resource() == Resource::Ingresses {
-            return self.shown_ingress(tenant, key);
+        match key.resource() {
+            Resource::Services => {}
+            Resource::Secrets => return None,
+            Resource::Ingresses => return self.shown_ingress(tenant, key),
         }
         let twin = self.standing(tenant, key)?;
         let trouble = self.troubles.condition(&Self::place(self.tenants.get(tenant)?, key));

@@ -13,16 +13,20 @@ use super::Registry;
 use crate::bounds::SNAPSHOTS_APART;
 use crate::cluster::ClusterState;
 use crate::guard;
+use crate::ingress::policy::Policy;
 use crate::ledger::{Ledger, Record, Said};
 use crate::notice::{NoticeKind, TWO_WRITERS, TWO_WRITERS_OF_INGRESSES};
 use crate::services::Blocker;
-use crate::session::{Phase, Session, SessionId, bye};
+use crate::session::{Phase, Session, SessionId, Speaks, bye};
 use crate::tenant::{ServerPod, Tenant};
 
 /// Most take-overs of a tenant's session …
 const TAKEOVERS: usize = 3;
 /// … within this long.
 const TAKEOVERS_WITHIN: Duration = Duration::from_secs(60);
+
+/// What an object waits for that may turn out not to come once everything is said.
+const WAITS: [Reason; 3] = [Reason::WaitingForNumber, Reason::WaitingForBackend, Reason::WaitingForSecret];
 
 /// Why a session is not opened for a pod that was identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +96,7 @@ impl Registry {
         if !self.is_active(id) {
             return Ok((id, self.welcome(id, Resume::Nothing)));
         }
-        self.begin_anew_unless_same(tenant.id(), &hello.virtual_cluster, hello.projection, hello.ingresses);
+        self.begin_anew_unless_same(tenant.id(), &hello.virtual_cluster, hello.projection, Speaks::of(hello));
         let Some(ledger) = self.tenants.get_mut(tenant.id()) else {
             return Err(NotOpened::ClusterGone);
         };
@@ -127,7 +131,8 @@ impl Registry {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.told_beat = told;
             warnings.extend(k3k_syncs.then(|| TWO_WRITERS.to_owned()));
-            warnings.extend((k3k_syncs_ingresses && session.ingresses).then(|| TWO_WRITERS_OF_INGRESSES.to_owned()));
+            warnings
+                .extend((k3k_syncs_ingresses && session.speaks.ingresses).then(|| TWO_WRITERS_OF_INGRESSES.to_owned()));
         }
         Welcome {
             version: 1,
@@ -150,7 +155,7 @@ impl Registry {
         tenant: &Uid,
         virtual_cluster: &Uid,
         projection: u32,
-        ingresses: bool,
+        speaks: Speaks,
     ) {
         let same = |ledger: &Ledger| ledger.virtual_cluster == *virtual_cluster && ledger.projection == projection;
         let anew = !self.tenants.get(tenant).is_some_and(same);
@@ -161,7 +166,7 @@ impl Registry {
             if anew {
                 ledger.reset(virtual_cluster.clone(), projection);
             }
-            if std::mem::replace(&mut ledger.ingresses, ingresses) != ingresses {
+            if std::mem::replace(&mut ledger.speaks, speaks) != speaks {
                 // An equal set says less, or more, than it did.
                 ledger.complete = false;
             }
@@ -188,8 +193,9 @@ impl Registry {
         }
         match line {
             FromAgent::Hello(_) => Err(bye(ByeReason::Malformed, "a session has one hello", None)),
-            FromAgent::Put(put) if put.key.resource() == Resource::Ingresses && !self.speaks_for_ingresses(id) => {
-                Err(bye(ByeReason::Malformed, "an Ingress in a session that does not speak for them", None))
+            FromAgent::Put(put) if !self.speaks_for(id, put.key.resource()) => {
+                let kind = put.key.resource().kind();
+                Err(bye(ByeReason::Malformed, &format!("{kind} in a session that does not speak for them"), None))
             }
             FromAgent::Put(put) => self.put(id, put),
             FromAgent::Delete(delete) => {
@@ -249,7 +255,9 @@ impl Registry {
         HostBeat {
             k3k_syncs: writes(Resource::Services),
             k3k_syncs_ingresses: writes(Resource::Ingresses),
-            ingress_classes: self.speaks_for_ingresses(id).then(|| self.ingress_policy.classes()),
+            ingress_classes: self
+                .speaks_for(id, Resource::Ingresses)
+                .then(|| self.ingress_policy.as_ref().map(Policy::classes).unwrap_or_default()),
         }
     }
 
@@ -363,6 +371,7 @@ impl Registry {
     fn unwanted(&mut self, tenant: &Uid, key: &Key, record: &Record) {
         self.unblock(&record.blockers, tenant, key);
         self.pass_on(tenant, key, &record.blockers, &[]);
+        self.look_at_secrets_of(&record.blockers);
         if let Some(ledger) = self.tenants.get_mut(tenant) {
             ledger.failures.remove(key);
             if let Some(time) = ledger.due.remove(key) {
@@ -378,8 +387,7 @@ impl Registry {
     /// Now that everything is said it shows which twins will not let go of their numbers, or not come, after all.
     fn look_again_at_waiting(&mut self, tenant: &Uid) {
         let records = self.tenants.get(tenant).into_iter().flat_map(Ledger::records);
-        let waiting = records
-            .filter(|(_, record)| record.stands(Reason::WaitingForNumber) || record.stands(Reason::WaitingForBackend));
+        let waiting = records.filter(|(_, record)| WAITS.into_iter().any(|reason| record.stands(reason)));
         let waiting: Vec<Key> = waiting.map(|(key, _)| key.clone()).collect();
         for key in waiting {
             self.need(tenant, &key);
@@ -392,8 +400,8 @@ impl Registry {
         records.filter(|(_, record)| record.stale).map(|(key, _)| key.clone()).collect()
     }
 
-    fn speaks_for_ingresses(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_some_and(|session| session.ingresses)
+    fn speaks_for(&self, id: SessionId, resource: Resource) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.speaks.is_for(resource))
     }
 
     fn speaking(&mut self, id: SessionId) -> Option<(&mut Session, &mut Ledger)> {

@@ -26,7 +26,9 @@ impl Registry {
     pub fn decide(&mut self, tenant: &Uid, key: &Key, road: Road, now: Duration) -> Task {
         self.want_addresses_for(tenant, key);
         match self.judge(tenant, key, road, now) {
-            Verdict::Do(Task::Create(..) | Task::CreateIngress(..)) if !self.has_room(tenant, key) => {
+            Verdict::Do(Task::Create(..) | Task::CreateIngress(..) | Task::CreateSecret(..))
+                if !self.has_room(tenant, key) =>
+            {
                 self.conclude(tenant, key, Reason::TooManyObjects, vec![Blocker::Room(tenant.clone())]);
                 Task::Settled
             }
@@ -49,7 +51,11 @@ impl Registry {
                 Task::Settled
             }
             Verdict::Deny(denial, blockers) => {
-                self.tell(tenant, key, denial.reason, blockers, denial.message);
+                let reason = denial.reason;
+                self.tell(tenant, key, reason, blockers, denial.message);
+                if reason == Reason::WaitingForSecret {
+                    self.ask_for_secrets(tenant, key);
+                }
                 if let Some(ledger) = self.tenants.get_mut(tenant) {
                     ledger.failures.remove(key);
                 }
@@ -132,12 +138,15 @@ impl Registry {
         match key.resource() {
             Resource::Services => self.services.goes(&at, uid),
             Resource::Ingresses => self.ingresses.goes(&at, uid),
+            // Theirs go by another call.
+            Resource::Secrets => {}
         }
         self.wake(&Blocker::Backend(tenant.clone(), key.clone()));
         if wanted {
             let (stands, name) = match key.resource() {
                 Resource::Services => (self.services.get(&at).is_some(), Blocker::Name(at)),
                 Resource::Ingresses => (self.ingresses.get(&at).is_some(), Blocker::IngressName(at)),
+                Resource::Secrets => return true,
             };
             if !stands {
                 return false;
@@ -167,12 +176,17 @@ impl Registry {
         };
         self.last_version += 1;
         let version = self.last_version;
-        let mut waited = Vec::new();
+        let (mut waited, mut is_news) = (Vec::new(), true);
         if let Some(record) = ledger.record_mut(key) {
             waited = std::mem::replace(&mut record.blockers, blockers.clone());
+            record.waits_since = (reason == Reason::HostTaken).then(|| {
+                // Whoever asks for another host queues anew.
+                record.waits_since.filter(|_| waited == blockers).unwrap_or(version)
+            });
             let own = shown.as_ref().map(|shown| &shown.numbers);
             record.told(reason, own.unwrap_or(&Numbers::default()), version);
             let was = record.answer.as_ref().map(|answer| answer.reason);
+            is_news = record.answer.as_ref().map(|answer| (answer.reason, answer.hash)) != Some((reason, record.hash));
             if reason.outcome() == Outcome::Rejected && was != Some(reason) {
                 *self.totals.rejections.entry(reason).or_default() += 1;
             }
@@ -186,9 +200,10 @@ impl Registry {
         for blocker in blockers {
             self.waiting.entry(blocker).or_default().insert((tenant.clone(), key.clone()));
         }
+        self.look_at_secrets_of(&waited);
         self.wake_of(tenant);
         self.wake_siblings(tenant, key);
-        if reason.outcome() == Outcome::Rejected {
+        if reason.outcome() == Outcome::Rejected || (key.resource() == Resource::Secrets && is_news) {
             self.wake(&Blocker::Backend(tenant.clone(), key.clone()));
         }
     }
@@ -211,6 +226,7 @@ impl Registry {
         let made_by_k3k = match key.resource() {
             Resource::Services => self.standing(tenant, key).is_some_and(|twin| twin.made_by_k3k),
             Resource::Ingresses => self.standing_ingress(tenant, key).is_some_and(|twin| twin.made_by_k3k),
+            Resource::Secrets => false,
         };
         if made_by_k3k && let Some(ledger) = self.tenants.get_mut(tenant) {
             ledger.adopted = true;

@@ -56,7 +56,7 @@ impl Registry {
     }
 
     /// Whether a twin is one more than a policy lets the tenant have: of too many the first by name stay, and Services before
-    /// Ingresses, which are worth nothing without them. What else bounds a tenant takes nothing away that stands.
+    /// Ingresses, which are worth nothing without them; certificates go with their Ingresses. What else bounds a tenant takes nothing away that stands.
     pub(super) fn is_beyond(&self, tenant: &Uid, namespace: &str, key: &Key) -> bool {
         let Some(most) = self.grant(tenant).limits.objects else {
             return false;
@@ -86,7 +86,8 @@ impl Registry {
         };
         let all = || self.tenants.values().map(Ledger::len).sum::<usize>();
         let full = ledger.len() >= ledger.bounds.records || ledger.len() >= RECORDS_ASSURED && all() >= RECORDS;
-        let too_many = "the virtual cluster has more Services and Ingresses than host-api keeps a record of";
+        let too_many =
+            "the virtual cluster has more Services, Ingresses and certificates than host-api keeps a record of";
         if full { Err(bye(ByeReason::Exceeded, too_many, Some(EXCEEDED_AGAIN))) } else { Ok(()) }
     }
 
@@ -138,6 +139,10 @@ impl Registry {
         let Some(ledger) = self.tenants.get(tenant) else {
             return true;
         };
+        // A certificate that is renewed stands twice, for the moment in which its Ingress turns to the new one.
+        if key.resource() == Resource::Secrets && self.any_secret_stands(ledger, key) {
+            return true;
+        }
         let coming = ledger.creating.iter().filter(|other| *other != key && !self.stands(tenant, other)).count();
         self.standing_of(tenant) + coming < ledger.bounds.objects
     }
@@ -149,10 +154,11 @@ impl Registry {
         };
         match task {
             Task::Settled | Task::InspectPods { .. } => return,
-            Task::Create(..) | Task::CreateIngress(..) => {
+            Task::Create(..) | Task::CreateIngress(..) | Task::CreateSecret(..) => {
                 ledger.creating.insert(key.clone());
             }
             Task::Patch(..)
+            | Task::DeleteSecret(_)
             | Task::Delete { .. }
             | Task::CreateSlice(..)
             | Task::PatchSlice(..)
@@ -199,12 +205,14 @@ impl Registry {
     }
 
     fn standing_of(&self, tenant: &Uid) -> usize {
-        self.services.twins_of(tenant) + self.ingresses.twins_of(tenant)
+        let secrets = self.ingresses.secrets_of(tenant) + self.secrets.made_of(tenant);
+        self.services.twins_of(tenant) + self.ingresses.twins_of(tenant) + secrets
     }
 
     fn stands(&self, tenant: &Uid, key: &Key) -> bool {
         match key.resource() {
             Resource::Services => self.standing(tenant, key).is_some(),
+            Resource::Secrets => self.tenants.get(tenant).is_some_and(|ledger| self.any_secret_stands(ledger, key)),
             Resource::Ingresses => self.standing_ingress(tenant, key).is_some(),
         }
     }

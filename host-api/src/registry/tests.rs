@@ -21,6 +21,7 @@ mod ingress;
 mod numbers;
 mod policy;
 mod room;
+mod secrets;
 mod share;
 
 const OFF: ClusterState = ClusterState {
@@ -92,6 +93,7 @@ fn hello(tally: Tally) -> Hello {
         count: tally.count,
         root: tally.root,
         ingresses: false,
+        secrets: false,
         seen: None,
     }
 }

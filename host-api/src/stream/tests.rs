@@ -53,6 +53,7 @@ fn welcome(hub: &Hub) -> Result<(SessionId, Welcome), NotOpened> {
         count: tally.count,
         root: tally.root,
         ingresses: false,
+        secrets: false,
         seen: None,
     };
     // While k3k's own sync is on every put is answered without a write.

@@ -18,6 +18,7 @@ use k3k_expose_proto::message::{
     Want, Welcome,
 };
 use k3k_expose_proto::outcome::{Outcome, Reason};
+use k3k_expose_proto::secret::{Pair, PrivateKey, Secret, Unfit};
 use k3k_expose_proto::service::{
     ClusterIps, IpFamily, IpFamilyPolicy, Port, Protocol, Service, ServiceType, SessionAffinity, TargetPort,
     TrafficPolicy,
@@ -89,9 +90,9 @@ fn hello() -> impl Strategy<Value = Hello> {
         uid(),
         any::<u64>(),
         hex(),
-        (any::<bool>(), option::of(seen)),
+        (any::<bool>(), any::<bool>(), option::of(seen)),
     );
-    parts.prop_map(|(versions, agent, projection, virtual_cluster, count, root, (ingresses, seen))| Hello {
+    parts.prop_map(|(versions, agent, projection, virtual_cluster, count, root, (ingresses, secrets, seen))| Hello {
         versions,
         agent,
         projection,
@@ -99,21 +100,30 @@ fn hello() -> impl Strategy<Value = Hello> {
         count,
         root,
         ingresses,
+        secrets,
         seen,
     })
 }
 
 fn put() -> impl Strategy<Value = Put> {
     let of_service = (key(), service()).prop_map(|(key, service)| (key, Object::Service(Box::new(service))));
-    let of_ingress = (ingress_key(), ingress()).prop_map(|(key, ingress)| (key, Object::Ingress(Box::new(ingress))));
-    let parts = (prop_oneof![of_service, of_ingress], uid(), hex(), any::<u64>(), unusable());
+    let of_ingress = (named_key(Resource::Ingresses), ingress())
+        .prop_map(|(key, ingress)| (key, Object::Ingress(Box::new(ingress))));
+    let of_secret = (named_key(Resource::Secrets), secret());
+    let of_secret = of_secret.prop_map(|(key, secret)| (key, Object::Secret(Box::new(secret))));
+    let parts = (prop_oneof![of_service, of_secret, of_ingress], uid(), hex(), any::<u64>(), unusable());
     parts.prop_map(|((key, object), uid, hash, seen, unusable)| Put { key, uid, hash, seen, unusable, object })
 }
 
-fn ingress_key() -> impl Strategy<Value = Key> {
-    (label(), label(), label()).prop_map(|(namespace, name, rest)| {
-        Key::of(Resource::Ingresses, &namespace, &format!("{name}.{rest}")).unwrap()
-    })
+fn secret() -> impl Strategy<Value = Secret> {
+    let unfit = select(&[Unfit::Type, Unfit::Large, Unfit::Unreadable, Unfit::Mismatch][..]);
+    let pair = (text(), text()).prop_map(|(certificate, key)| Pair { certificate, key: PrivateKey::new(key) });
+    prop_oneof![pair.prop_map(Secret::Pair), unfit.prop_map(Secret::Unfit)]
+}
+
+fn named_key(resource: Resource) -> impl Strategy<Value = Key> {
+    (label(), label(), label())
+        .prop_map(move |(namespace, name, rest)| Key::of(resource, &namespace, &format!("{name}.{rest}")).unwrap())
 }
 
 fn ingress() -> impl Strategy<Value = Ingress> {

@@ -2,21 +2,22 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress as Asked, Path, PathType, Rule};
-use k3k_expose_proto::message::{Hello, Put, Want};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress as Asked, Path, PathType, Rule, Tls};
+use k3k_expose_proto::message::{Hello, Object, Put, Want};
 use k3k_expose_proto::{FromAgent, FromHost, Reason};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{Agent, AgentOptions, HostApi, HostApiOptions};
 use k3k_expose_tests::wire::{WireSession, hello, put_ingress};
-use k3k_expose_tests::{ControlPlane, Rig, scratch};
+use k3k_expose_tests::{ControlPlane, PlaneOptions, Rig, rig, scratch};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::observe::virtual_cluster;
@@ -27,22 +28,60 @@ pub const NAMESPACE: &str = "first";
 /// The annotation that tells what became of an Ingress.
 pub const SYNCED: &str = "expose.k3k.io/synced";
 
+/// Host namespaces of the tests that share a host. A host-api takes away what its policy does not admit, whoever made it, so
+/// that of one test has to admit what those of all others do.
+const SHARED: [&str; 9] = [
+    "host-ingress",
+    "host-ingress-restart",
+    "host-ingress-room",
+    "host-ingress-takeover",
+    "host-refused-ingress",
+    "host-route-one",
+    "host-route-two",
+    "host-silent-ingress",
+    "host-tls-off",
+];
+
 /// A host-api that admits class `public` and, for each tenant on a [`Stage`], hosts below its name.
 pub struct Stage {
+    /// The host.
+    pub plane: &'static ControlPlane,
     pub host: Client,
     pub host_api: HostApi,
     policy: PathBuf,
+    /// Variables of both processes.
+    both: Vec<(String, String)>,
 }
 
 impl Stage {
-    /// On the shared host, admitting these host namespaces.
-    pub async fn new(namespaces: &[&str]) -> Result<Self> {
-        let host = Rig::shared().host().await?;
+    /// On the shared host.
+    pub async fn new() -> Result<Self> {
+        Self::on(Rig::shared().host().await?, &SHARED, &[]).await
+    }
+
+    /// On a host whose policy is nobody else's business.
+    pub async fn alone(namespace: &str) -> Result<Self> {
+        static HOST: OnceCell<ControlPlane> = OnceCell::const_new();
+        let host = HOST.get_or_try_init(|| rig::host(PlaneOptions::new("policy-host").without_controllers()));
+        Self::on(host.await?, &[namespace], &[]).await
+    }
+
+    /// On a host where certificates cross from these namespaces.
+    pub async fn with_tls(namespaces: &[&str], env: &[(&str, &str)]) -> Result<Self> {
+        static HOST: OnceCell<ControlPlane> = OnceCell::const_new();
+        let host = HOST.get_or_try_init(|| rig::host(PlaneOptions::new("tls-host").without_controllers()));
+        let both: Vec<_> = [("K3K_EXPOSE_SYNC_INGRESS_TLS", "true")].iter().chain(env).copied().collect();
+        Self::on(host.await?, namespaces, &both).await
+    }
+
+    async fn on(host: &'static ControlPlane, namespaces: &[&str], both: &[(&str, &str)]) -> Result<Self> {
+        let both: Vec<_> = both.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let policy = scratch::folder("policy")?.join("policy.yaml");
         scratch::replace_file(&policy, &self::policy(&["public"], namespaces))?;
-        let env = vec![("K3K_EXPOSE_INGRESS_POLICY_FILE".to_owned(), policy.display().to_string())];
+        let mut env = vec![("K3K_EXPOSE_INGRESS_POLICY_FILE".to_owned(), policy.display().to_string())];
+        env.extend(both.iter().cloned());
         let host_api = HostApi::start(host, HostApiOptions { env, ..HostApiOptions::default() }).await?;
-        Ok(Self { host: host.client().await?, host_api, policy })
+        Ok(Self { plane: host, host: host.client().await?, host_api, policy, both })
     }
 
     /// Writes another policy.
@@ -58,7 +97,16 @@ impl Stage {
     /// Opens a session of such a tenant that says these objects and no others.
     pub async fn say(&self, tenant: &Tenant, ingresses: bool, puts: &[Put]) -> Result<WireSession> {
         let hello = hello(&tenant.namespace, puts)?;
-        let hello = Hello { ingresses, ..hello };
+        self.open(tenant, Hello { ingresses, ..hello }, puts).await
+    }
+
+    /// The same, of Ingresses and Secrets.
+    pub async fn say_with_secrets(&self, tenant: &Tenant, puts: &[Put]) -> Result<WireSession> {
+        let hello = hello(&tenant.namespace, puts)?;
+        self.open(tenant, Hello { ingresses: true, secrets: true, ..hello }, puts).await
+    }
+
+    async fn open(&self, tenant: &Tenant, hello: Hello, puts: &[Put]) -> Result<WireSession> {
         let token = tenant.server_pod_token(0).await?;
         let (session, _) = WireSession::open(&self.host_api, &token, hello).await?;
         session.send_snapshot(puts).await?;
@@ -111,15 +159,18 @@ impl Actor {
     pub async fn new(stage: &Stage, name: &str) -> Result<Self> {
         let plane = virtual_cluster(name).await?;
         let tenant = stage.by_hand(&format!("host-{name}")).await?;
-        let token = tenant.server_pod_token(0).await?;
-        let mut options = AgentOptions::in_pod(&tenant.server_pod_name(0));
-        options.env.push(("K3K_EXPOSE_SYNC_INGRESSES".to_owned(), "true".to_owned()));
-        let agent = Agent::start(&plane, &stage.host_api, &token, options).await?;
-        agent.wait_ready().await?;
+        let agent = agent(stage, &plane, &tenant, &stage.both).await?;
         let client = plane.client().await?;
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         Ok(Self { tenant, agent, plane, client })
+    }
+
+    /// Puts an agent in the place of this one that does not speak of Secrets.
+    pub async fn agent_without_tls(&mut self, stage: &Stage) -> Result<()> {
+        self.agent.kill().await?;
+        self.agent = agent(stage, &self.plane, &self.tenant, &[]).await?;
+        Ok(())
     }
 
     pub fn ingresses(&self) -> Api<Ingress> {
@@ -179,6 +230,17 @@ impl Actor {
     }
 }
 
+/// An agent of a tenant that speaks of Ingresses.
+async fn agent(stage: &Stage, plane: &ControlPlane, tenant: &Tenant, env: &[(String, String)]) -> Result<Agent> {
+    let token = tenant.server_pod_token(0).await?;
+    let mut options = AgentOptions::in_pod(&tenant.server_pod_name(0));
+    options.env.push(("K3K_EXPOSE_SYNC_INGRESSES".to_owned(), "true".to_owned()));
+    options.env.extend(env.iter().cloned());
+    let agent = Agent::start(plane, &stage.host_api, &token, options).await?;
+    agent.wait_ready().await?;
+    Ok(agent)
+}
+
 /// The Ingresses in a tenant's host namespace.
 pub fn twins(tenant: &Tenant, host: &Client) -> Api<Ingress> {
     Api::namespaced(host.clone(), &tenant.namespace)
@@ -186,7 +248,7 @@ pub fn twins(tenant: &Tenant, host: &Client) -> Api<Ingress> {
 
 /// The twin of a tenant's Ingress in [`NAMESPACE`], once there is one that `holds`.
 pub async fn twin(tenant: &Tenant, name: &str, holds: impl Fn(&Ingress) -> bool) -> Result<Ingress> {
-    let twins = twins(tenant, &Rig::shared().host().await?.client().await?);
+    let twins = twins(tenant, tenant.host_client());
     let at = tenant.twin_name(name, NAMESPACE);
     eventually(&format!("the twin of {name}"), SOON, async || {
         let found = twins.get_opt(&at).await?.context("there is none")?;
@@ -198,7 +260,7 @@ pub async fn twin(tenant: &Tenant, name: &str, holds: impl Fn(&Ingress) -> bool)
 
 /// Waits until a tenant's Ingress has no twin.
 pub async fn no_twin(tenant: &Tenant, name: &str) -> Result<()> {
-    let twins = twins(tenant, &Rig::shared().host().await?.client().await?);
+    let twins = twins(tenant, tenant.host_client());
     let at = tenant.twin_name(name, NAMESPACE);
     eventually(&format!("no twin of {name}"), SOON, async || {
         ensure!(twins.get_opt(&at).await?.is_none(), "it stands");
@@ -228,4 +290,18 @@ pub fn said(name: &str, host: &str, path: &str, service: &str) -> Result<Put> {
         ..Asked::default()
     };
     put_ingress(NAMESPACE, name, &format!("uid-{name}"), asked)
+}
+
+/// The same `put` with an entry of TLS for a host, without a Secret.
+pub fn with_certificate_for(put: Put, host: &str) -> Result<Put> {
+    let Object::Ingress(mut asked) = put.object else { bail!("no Ingress") };
+    asked.tls.push(Tls { hosts: vec![host.to_owned()], secret_name: None });
+    put_ingress(NAMESPACE, put.key.name(), put.uid.as_str(), *asked)
+}
+
+/// The same `put` with an entry of TLS that names a Secret.
+pub fn with_secret(put: Put, secret: &str) -> Result<Put> {
+    let Object::Ingress(mut asked) = put.object else { bail!("no Ingress") };
+    asked.tls.push(Tls { hosts: Vec::new(), secret_name: Some(secret.to_owned()) });
+    put_ingress(NAMESPACE, put.key.name(), put.uid.as_str(), *asked)
 }

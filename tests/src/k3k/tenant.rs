@@ -101,6 +101,12 @@ impl Tenant {
         Ok(tenant)
     }
 
+    /// The client by which it was made.
+    #[must_use]
+    pub const fn host_client(&self) -> &Client {
+        &self.host
+    }
+
     /// The same tenant with another client, for a test with a runtime of its own.
     #[must_use]
     pub fn with_client(&self, host: &Client) -> Self {

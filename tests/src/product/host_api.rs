@@ -168,8 +168,14 @@ spec:
 /// # Errors
 /// When the API server refuses.
 pub async fn apply_rbac(client: &Client) -> anyhow::Result<()> {
-    for file in ["namespace.yaml", "exposure-policy.yaml", "rbac.yaml", "fence.yaml"] {
-        manifest::apply_file(client, &manifest::folder().join("base").join(file)).await?;
+    for file in [
+        "base/namespace.yaml",
+        "base/exposure-policy.yaml",
+        "base/rbac.yaml",
+        "base/fence.yaml",
+        "overlays/ingress-tls/rbac.yaml",
+    ] {
+        manifest::apply_file(client, &manifest::folder().join(file)).await?;
     }
     let served = async || manifest::apply(client, POLICY).await;
     eventually("the rig's policy is taken", Duration::from_secs(30), served).await

@@ -88,6 +88,7 @@ pub fn hello(virtual_cluster: &str, wanted: &[Put]) -> anyhow::Result<Hello> {
         count,
         root,
         ingresses: false,
+        secrets: false,
         seen: None,
     })
 }

@@ -13,7 +13,7 @@ fn ingress(name: &str) -> Change {
 
 #[test]
 fn there_is_nothing_to_open_a_session_with_until_both_kinds_are_listed() {
-    let mut outbox = Outbox::default().with_ingresses(true);
+    let mut outbox = Outbox::default().with([Resource::Ingresses]);
     outbox.replace(Resource::Services, &uid("cluster"), vec![wanted("a", "u", "1")]);
     assert!(!outbox.is_ready());
     outbox.replace(Resource::Ingresses, &uid("cluster"), vec![ingress("a")]);
@@ -28,7 +28,7 @@ fn there_is_nothing_to_open_a_session_with_until_both_kinds_are_listed() {
 
 #[test]
 fn services_are_said_before_the_ingresses_that_wait_for_them() {
-    let mut outbox = Outbox::default().with_ingresses(true);
+    let mut outbox = Outbox::default().with([Resource::Ingresses]);
     outbox.replace(Resource::Ingresses, &uid("cluster"), vec![ingress("a")]);
     outbox.replace(Resource::Services, &uid("cluster"), vec![wanted("z", "u", "1")]);
     outbox.hello().unwrap();
