@@ -67,10 +67,15 @@ impl Authority {
     /// # Errors
     /// When the crypto library fails.
     pub fn loopback_leaf(&self) -> anyhow::Result<Leaf> {
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
-        params.distinguished_name.push(DnType::CommonName, "127.0.0.1");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params)
+        self.leaf(&["127.0.0.1", "localhost"])
+    }
+
+    /// A server certificate for a host name.
+    ///
+    /// # Errors
+    /// When the crypto library fails.
+    pub fn server_leaf(&self, host: &str) -> anyhow::Result<Leaf> {
+        self.leaf(&[host])
     }
 
     /// A client certificate by which an API server knows this user and group.
@@ -101,6 +106,13 @@ impl Authority {
             fs::write(path, content).with_context(|| format!("writing {}", path.display()))?;
         }
         Ok(files)
+    }
+
+    fn leaf(&self, names: &[&str]) -> anyhow::Result<Leaf> {
+        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or_default());
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(params)
     }
 
     fn sign(&self, mut params: CertificateParams) -> anyhow::Result<Leaf> {

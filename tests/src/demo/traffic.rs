@@ -4,6 +4,7 @@
 //! commands of README.md itself.
 
 mod center;
+mod certificates;
 mod checks;
 mod how_to;
 mod ingress;
@@ -88,6 +89,8 @@ async fn scenes(stage: &mut Stage, center: &Center, crew: &Crew<'_>, tools: &Too
     let told = services::all(stage, center, crew).await;
     stage.note(told);
     let told = ingress::host_controller(stage, center, crew).await;
+    stage.note(told);
+    let told = certificates::all(stage, center, crew).await;
     stage.note(told);
     let told = ingress::own_controller(stage, center, crew).await;
     stage.note(told);

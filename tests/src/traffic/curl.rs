@@ -1,5 +1,7 @@
 //! Requests by the programs that a person would use, from a namespace: `curl` for HTTP, the shell for UDP.
 
+use std::path::Path;
+
 use anyhow::bail;
 
 use super::Namespace;
@@ -21,6 +23,29 @@ pub async fn get(from: &Namespace, url: &str) -> anyhow::Result<String> {
 /// As [`get`].
 pub async fn get_host(from: &Namespace, address: &str, host: &str, path: &str) -> anyhow::Result<String> {
     curl(from, &["--header", &format!("Host: {host}"), &format!("http://{address}{path}")]).await
+}
+
+/// As [`get_host`] over TLS, where nothing but an authority in `roots` is trusted.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_secure(
+    from: &Namespace,
+    address: &str,
+    host: &str,
+    path: &str,
+    roots: &Path,
+) -> anyhow::Result<String> {
+    secure(from, address, host, roots, &[&format!("https://{host}{path}")]).await
+}
+
+/// The certificates that are shown for a host, as PEM with what curl says of each.
+///
+/// # Errors
+/// When there are none, or none that is trusted.
+pub async fn certificates(from: &Namespace, address: &str, host: &str, roots: &Path) -> anyhow::Result<String> {
+    let shown = ["--output", "/dev/null", "--write-out", "%{certs}", &format!("https://{host}/hostname")];
+    secure(from, address, host, roots, &shown).await
 }
 
 /// Only the number of the answer, whatever it is.
@@ -72,6 +97,13 @@ pub async fn datagram(from: &Namespace, address: &str, port: i32, word: &str) ->
         bail!("no datagram from {address}:{port}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(answer)
+}
+
+async fn secure(from: &Namespace, address: &str, host: &str, roots: &Path, args: &[&str]) -> anyhow::Result<String> {
+    let (roots, resolve) = (roots.display().to_string(), format!("{host}:443:{address}"));
+    let mut all = vec!["--cacert", &roots, "--resolve", &resolve];
+    all.extend(args);
+    curl(from, &all).await
 }
 
 async fn curl(from: &Namespace, args: &[&str]) -> anyhow::Result<String> {

@@ -186,6 +186,7 @@ impl Shell {
             .env("PATH", format!("{}:{PATH}", self.folder.display()))
             .env("HOME", &self.folder)
             .env("KUBECONFIG", &self.kubeconfig)
+            .current_dir(&self.folder)
             .kill_on_drop(true)
             .output()
             .await

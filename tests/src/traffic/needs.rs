@@ -11,7 +11,7 @@ use crate::cache;
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Programs, and how they are come by.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("ip", "Debian's package iproute2"),
     ("nft", "Debian's package nftables"),
     ("conntrack", "Debian's package conntrack"),
@@ -19,6 +19,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("unshare", "Debian's package util-linux"),
     ("bash", "Debian's package bash"),
     ("curl", "Debian's package curl"),
+    ("openssl", "Debian's package openssl"),
     ("kubectl", "kubectl 1.32 or newer: https://kubernetes.io/docs/tasks/tools/"),
 ];
 

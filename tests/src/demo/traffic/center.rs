@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -28,6 +28,8 @@ pub(super) const NAMESPACE: &str = "shop";
 /// For anything that takes milliseconds.
 pub(super) const SOON: Duration = Duration::from_secs(30);
 
+/// What agents are to synchronize besides Services.
+const SYNCED: [&str; 2] = ["K3K_EXPOSE_SYNC_INGRESSES", "K3K_EXPOSE_SYNC_INGRESS_TLS"];
 /// An ingress controller; `CLASS` stands for its class.
 const CONTROLLER: &str = include_str!("../../traffic/contour.yaml");
 /// The class of the host's controller, and that of the tenant's own.
@@ -156,9 +158,13 @@ impl Side {
             Tenant::create(host, namespace, cluster, TenantOptions { mode, ..TenantOptions::default() }).await?;
         let token = tenant.server_pod_token(0).await?;
         let mut options = AgentOptions::in_pod(&tenant.server_pod_name(0));
-        options.env.push(("K3K_EXPOSE_SYNC_INGRESSES".to_owned(), "true".to_owned()));
+        options.env.extend(SYNCED.map(|name| (name.to_owned(), "true".to_owned())));
         let agent = Agent::start(&plane, host_api, &token, options).await?;
         Ok(Self { agent, tenant, client: plane.client().await?, plane })
+    }
+
+    pub(super) fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
     pub(super) fn services(&self) -> Api<Service> {
@@ -239,7 +245,10 @@ fn host_api_options(folder: &Path) -> anyhow::Result<HostApiOptions> {
         ],
     });
     scratch::replace_file(&path, &policy.to_string())?;
-    let env = vec![("K3K_EXPOSE_INGRESS_POLICY_FILE".to_owned(), path.display().to_string())];
+    let env = vec![
+        ("K3K_EXPOSE_INGRESS_POLICY_FILE".to_owned(), path.display().to_string()),
+        ("K3K_EXPOSE_SYNC_INGRESS_TLS".to_owned(), "true".to_owned()),
+    ];
     Ok(HostApiOptions { env, ..HostApiOptions::default() })
 }
 

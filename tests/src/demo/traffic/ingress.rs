@@ -114,7 +114,7 @@ pub(super) async fn own_controller(stage: &mut Stage, center: &Center, crew: &Cr
     Ok(())
 }
 
-async fn create(side: &Side, name: &str, class: &str, host: &str, service: &str) -> anyhow::Result<()> {
+pub(super) async fn create(side: &Side, name: &str, class: &str, host: &str, service: &str) -> anyhow::Result<()> {
     let mut ingress = rules(host, "/hostname", service);
     ingress["metadata"] = json!({"name": name, "namespace": NAMESPACE});
     ingress["spec"]["ingressClassName"] = json!(class);
@@ -135,7 +135,7 @@ fn rules(host: &str, path: &str, service: &str) -> Value {
 }
 
 /// The address that an Ingress shows, once it does.
-async fn status(side: &Side, name: &str) -> anyhow::Result<String> {
+pub(super) async fn status(side: &Side, name: &str) -> anyhow::Result<String> {
     eventually(&format!("an address of Ingress {name}"), SOON, async || {
         let found = side.ingresses().get(name).await?;
         let entries = found.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
