@@ -73,7 +73,10 @@ pub struct Raw {
     /// Most Services, Ingresses and certificates of one virtual cluster on the host, from 1 to 50000; further ones are refused
     #[arg(long, env = "K3K_EXPOSE_TENANT_OBJECTS", value_name = "NUMBER", default_value = "5000")]
     tenant_objects: String,
-    /// YAML file that says which Ingresses tenants may have; read again when it changes. Without one none is admitted
+    /// Whether injected agents speak for Ingresses, true or false. With an ingress policy file they do in any case
+    #[arg(long, env = "K3K_EXPOSE_SYNC_INGRESSES", value_name = "WHETHER", default_value = "false")]
+    sync_ingresses: String,
+    /// YAML file that says which Ingresses tenants may have of which no ExposurePolicy does; read again when it changes
     #[arg(long, env = "K3K_EXPOSE_INGRESS_POLICY_FILE", value_name = "PATH")]
     ingress_policy_file: Option<String>,
     /// Whether the certificates that tenants' Ingresses name cross to the host too: true or false. Injected agents have the same setting
@@ -254,6 +257,8 @@ impl TryFrom<Raw> for Config {
         let tenant_objects = number(&raw.tenant_objects, 1..=50_000, "must be a number from 1 to 50000")
             .and_then(|number| usize::try_from(number).map_err(|_| "must be a number from 1 to 50000"));
         let tenant_objects = mistakes.take("tenant-objects", tenant_objects);
+        let sync_ingresses =
+            mistakes.take("sync-ingresses", raw.sync_ingresses.parse::<bool>().map_err(|_| "must be true or false"));
         let ingress_policy_file =
             mistakes.take("ingress-policy-file", raw.ingress_policy_file.map(options::path).transpose());
         let sync_ingress_tls =
@@ -276,13 +281,13 @@ impl TryFrom<Raw> for Config {
                 certificates: certificates?,
                 lease: lease?,
                 admission_address: admission_address?,
-                // Without a policy no Ingress is admitted, so that agents need not speak of any.
-                sidecar: agent_image?.zip(host_api_url.clone()).map(|(image, host_api_url)| Settings {
-                    image,
-                    host_api_url,
-                    sync_ingresses: matches!(ingress_policy_file, Some(Some(_))),
-                    sync_ingress_tls: sync_ingress_tls == Some(true) && matches!(ingress_policy_file, Some(Some(_))),
-                }),
+                sidecar: agent_image?.zip(host_api_url.clone()).zip(sync_ingresses).map(
+                    |((image, host_api_url), syncs)| {
+                        let sync_ingresses = syncs || matches!(ingress_policy_file, Some(Some(_)));
+                        let sync_ingress_tls = sync_ingresses && sync_ingress_tls == Some(true);
+                        Settings { image, host_api_url, sync_ingresses, sync_ingress_tls }
+                    },
+                ),
                 host_api_url: host_api_url?,
                 kubeconfig: kubeconfig?,
                 admin_address: admin_address?,
@@ -408,6 +413,7 @@ mod tests {
             "--admin-address=localhost",
             "--cluster-ip-conflict=fight",
             "--tenant-objects=0",
+            "--sync-ingresses=maybe",
             "--ingress-policy-file=",
             "--sync-ingress-tls=maybe",
             "--log=loud",

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::observe::{event, headless, outcomes, session_up, writes};
+use crate::policy::stage::{apply, of_namespace};
 use crate::world::SOON;
 use stage::{Actor, NAMESPACE, Stage, answered, ingress, no_twin, said, twin, twins, with_certificate_for};
 
@@ -98,6 +99,35 @@ async fn address(actor: &Actor, stage: &Stage, entries: Value) -> Result<()> {
     })
     .await?;
     took("address of an Ingress", began.elapsed(), Duration::from_secs(1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_policy_of_the_host_admits_ingresses_and_takes_them_back_at_once() -> Result<()> {
+    let stage = Stage::new().await?;
+    let actor = Actor::new(&stage, "object-ingress").await?;
+    actor.serve(&["web"]).await?;
+    let mut made = ingress("shop", "shop.object.example", "/", "web");
+    made["metadata"]["annotations"] = json!({"example.com/timeout": "30s"});
+    actor.create(&made).await?;
+    // By the file, which knows no host of this tenant.
+    actor.told("shop", "False/HostNotAdmitted").await?;
+    let policy = |suffix: &str| {
+        let rules = json!([{"prefix": "example.com/", "value": "[0-9]+s"}]);
+        let allow = json!({"classes": ["public"], "hostSuffixes": [suffix], "annotations": rules});
+        of_namespace("host-object-ingress", json!({"ingresses": allow}))
+    };
+    let began = Instant::now();
+    apply(&stage.host, "object-ingress", &policy("object.example")).await?;
+    let twin = actor.twin("shop", |_| true).await?;
+    took("an Ingress that a policy lets in", began.elapsed(), Duration::from_secs(2));
+    assert_eq!(twin.annotations()["example.com/timeout"], "30s");
+    actor.told("shop", "True/Applied").await?;
+    let began = Instant::now();
+    apply(&stage.host, "object-ingress", &policy("other.example")).await?;
+    no_twin(&actor.tenant, "shop").await?;
+    took("an Ingress that a policy admits no more", began.elapsed(), Duration::from_secs(2));
+    actor.told("shop", "False/HostNotAdmitted").await?;
     Ok(())
 }
 

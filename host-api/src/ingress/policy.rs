@@ -9,30 +9,30 @@ use k3k_expose_proto::Reason;
 use k3k_expose_proto::ingress::{Backend, Ingress};
 use k3k_expose_proto::key::is_dns_subdomain;
 use k3k_expose_proto::limits::INGRESS_CLASSES;
-use regex_lite::{Regex, RegexBuilder};
 use serde::Deserialize;
 
+use crate::policy::grant::annotation_may_cross;
+use crate::policy::keys::Keys;
+use crate::policy::resource::{Ingresses, KeyRule};
 use crate::tenant::Tenant;
 
 /// Annotations that steer no controller, by the prefix of their keys: they stay behind and refuse nothing.
 const IGNORED: [&str; 5] =
     ["kubectl.kubernetes.io/", "meta.helm.sh/", "expose.k3k.io/", "field.cattle.io/", "argocd.argoproj.io/"];
-/// Largest pattern of an annotation's values, compiled.
-const PATTERN: usize = 64 * 1024;
-/// Longest value of an annotation that may cross, in bytes: the time for a match grows with it, and others wait meanwhile.
-const VALUE: usize = 4096;
 
 /// What is admitted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
     classes: BTreeSet<String>,
-    annotations: BTreeMap<String, Regex>,
+    annotations: Vec<Keys>,
     tenants: Vec<Grant>,
+    /// What is admitted of whoever asks: who that may be is known elsewhere.
+    all: Option<Grant>,
     syncs_tls: bool,
 }
 
 /// What is admitted of one tenant, or of all tenants in a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Grant {
     namespace: String,
@@ -74,8 +74,6 @@ pub enum Invalid {
     Pattern {
         /// The annotation.
         key: String,
-        /// What is wrong with it.
-        source: regex_lite::Error,
     },
     /// A class has no name that could be one, or there are too many.
     #[error("classes has more than {INGRESS_CLASSES} names, or one that is none")]
@@ -101,13 +99,13 @@ impl Policy {
     /// [`Invalid`].
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let written: Written = serde_saphyr::from_str(text).map_err(|error| Invalid::Shape(error.to_string()))?;
-        let mut annotations = BTreeMap::new();
+        let mut annotations = Vec::new();
         for (key, pattern) in written.annotations {
-            // By itself first: no unbalanced bracket may undo the anchors.
-            let whole = Regex::new(&pattern)
-                .and_then(|_| RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(PATTERN).build());
-            let whole = whole.map_err(|source| Invalid::Pattern { key: key.clone(), source })?;
-            annotations.insert(key, whole);
+            let rule = KeyRule { key: Some(key.clone()), prefix: None, value: Some(pattern) };
+            match Keys::parse(&rule) {
+                (keys, None) => annotations.push(keys),
+                (_, Some(_)) => return Err(Invalid::Pattern { key }),
+            }
         }
         if written.classes.len() > INGRESS_CLASSES || !written.classes.iter().all(|class| is_dns_subdomain(class)) {
             return Err(Invalid::Classes);
@@ -116,7 +114,7 @@ impl Policy {
         if let Some(suffix) = suffixes.into_iter().find(|suffix| !is_dns_subdomain(suffix)) {
             return Err(Invalid::Suffix(suffix.clone()));
         }
-        Ok(Self { classes: written.classes, annotations, tenants: written.tenants, syncs_tls: false })
+        Ok(Self { classes: written.classes, annotations, tenants: written.tenants, all: None, syncs_tls: false })
     }
 
     /// The same that admits tenants' own certificates, or does not.
@@ -135,6 +133,25 @@ impl Policy {
     #[must_use]
     pub fn is_literal(&self, tenant: &Tenant, name: &str) -> bool {
         self.of(tenant).any(|grant| grant.tls_secrets.contains(name))
+    }
+
+    /// Reads what an `ExposurePolicy` admits of the tenants that it decides about, and what of that cannot be used: a mistake
+    /// admits nothing.
+    #[must_use]
+    pub fn of_all(allow: &Ingresses) -> (Self, Vec<String>) {
+        let mut mistakes = Vec::new();
+        let mut names = |names: &[String], what: &str| -> Vec<String> {
+            let (good, bad): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|name| is_dns_subdomain(name));
+            mistakes.extend(bad.iter().map(|name| format!("{name:?} is no {what}")));
+            good
+        };
+        let classes = names(&allow.classes, "class").into_iter().take(INGRESS_CLASSES).collect();
+        let host_suffixes = names(&allow.host_suffixes, "domain");
+        let tls_secrets = names(&allow.tls_secrets, "Secret").into_iter().collect();
+        let (annotations, mistaken): (Vec<_>, Vec<_>) = allow.annotations.iter().map(Keys::parse).unzip();
+        mistakes.extend(mistaken.into_iter().flatten());
+        let all = Grant { host_suffixes, tls_secrets, default_backend: allow.default_backend, ..Grant::default() };
+        (Self { classes, annotations, tenants: Vec::new(), all: Some(all), syncs_tls: allow.own_secrets }, mistakes)
     }
 
     /// The classes that are admitted.
@@ -161,9 +178,11 @@ impl Policy {
 
     /// The annotations that cross, once [`Self::judge`] has admitted the Ingress.
     pub fn crossing<'a>(&'a self, ingress: &'a Ingress) -> impl Iterator<Item = (&'a String, &'a String)> {
-        // What is ours to write is nobody's wish, whatever a pattern of keys may come to say.
-        let ours = |key: &str| key.starts_with("expose.k3k.io/");
-        ingress.annotations.iter().filter(move |(key, _)| self.annotations.contains_key(*key) && !ours(key))
+        ingress.annotations.iter().filter(|(key, _)| annotation_may_cross(key) && self.rule(key).is_some())
+    }
+
+    fn rule(&self, key: &str) -> Option<&Keys> {
+        self.annotations.iter().find(|keys| keys.name().admits(key))
     }
 
     fn class(&self, ingress: &Ingress) -> Result<(), Denial> {
@@ -196,8 +215,8 @@ impl Policy {
 
     fn annotations(&self, ingress: &Ingress) -> Result<(), Denial> {
         for (key, value) in &ingress.annotations {
-            match self.annotations.get(key) {
-                Some(pattern) if value.len() <= VALUE && pattern.is_match(value) => {}
+            match self.rule(key) {
+                Some(keys) if keys.admits(value) => {}
                 Some(_) => {
                     let message = format!("the value of annotation {} is not admitted", quote(key));
                     return deny(Reason::AnnotationNotAdmitted, &message);
@@ -222,10 +241,11 @@ impl Policy {
     }
 
     fn of<'a>(&'a self, tenant: &'a Tenant) -> impl Iterator<Item = &'a Grant> {
-        self.tenants.iter().filter(|grant| {
+        let named = self.tenants.iter().filter(|grant| {
             grant.namespace == tenant.namespace()
                 && grant.cluster.as_ref().is_none_or(|cluster| cluster == tenant.cluster())
-        })
+        });
+        named.chain(&self.all)
     }
 }
 
@@ -254,6 +274,7 @@ mod tests {
     use k3k_expose_proto::ingress::{BackendPort, Path, PathType, Rule, Tls};
 
     use super::*;
+    use crate::policy::keys::VALUE;
 
     const POLICY: &str = "
 classes: [public]
@@ -404,6 +425,43 @@ tenants:
         let policy = Policy::parse(POLICY).unwrap();
         let keys: Vec<_> = policy.crossing(&ingress).map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["example.com/timeout"]);
+    }
+
+    fn of_all(allow: serde_json::Value) -> (Policy, Vec<String>) {
+        Policy::of_all(&serde_json::from_value(allow).unwrap())
+    }
+
+    #[test]
+    fn a_policy_of_the_host_admits_whoever_it_is_about() {
+        let (policy, mistakes) = of_all(serde_json::json!({"classes": ["public"], "hostSuffixes": ["mine.example"],
+            "annotations": [{"prefix": "example.com/", "value": "[0-9]+s"}, {"prefix": "k"}], "tlsSecrets": ["wildcard"]}));
+        assert_eq!(mistakes, Vec::<String>::new());
+        let judged = |ingress: &Ingress| policy.judge(&mine(), ingress).err().map(|denial| denial.reason);
+        let mut good = of_host("shop.mine.example");
+        good.annotations = ["example.com/a", "k3k.io/name"].map(|key| (key.to_owned(), "1s".to_owned())).into();
+        good.tls = vec![Tls { hosts: Vec::new(), secret_name: Some("wildcard".to_owned()) }];
+        assert_eq!(judged(&good), None);
+        let crossing: Vec<_> = policy.crossing(&good).map(|(key, _)| key.as_str()).collect();
+        assert_eq!(crossing, ["example.com/a"], "no prefix admits a mark");
+        good.annotations.insert("example.com/b".to_owned(), "evil".to_owned());
+        assert_eq!(judged(&good), Some(Reason::AnnotationNotAdmitted));
+        assert_eq!(judged(&of_host("shop.all.example")), Some(Reason::HostNotAdmitted));
+        let class = Ingress { ingress_class_name: Some("internal".to_owned()), ..of_host("mine.example") };
+        assert_eq!(judged(&class), Some(Reason::ClassNotAdmitted));
+    }
+
+    #[test]
+    fn what_of_a_policy_of_the_host_is_mistaken_admits_nothing() {
+        let (policy, mistakes) =
+            of_all(serde_json::json!({"classes": ["public", "../x"], "hostSuffixes": ["*.example", ""],
+            "annotations": [{"key": "a", "value": "("}], "tlsSecrets": ["a/b"]}));
+        assert_eq!(mistakes.len(), 5, "{mistakes:?}");
+        assert_eq!(policy.classes(), ["public"]);
+        let judged = |ingress: &Ingress| policy.judge(&mine(), ingress).err().map(|denial| denial.reason);
+        assert_eq!(judged(&of_host("a.example")), Some(Reason::HostNotAdmitted));
+        let annotated =
+            Ingress { annotations: [("a".to_owned(), "(".to_owned())].into(), rules: Vec::new(), ..of_host("a") };
+        assert_eq!(judged(&annotated), Some(Reason::AnnotationNotAdmitted));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k3k_expose_process::cidr::Cidr;
 
@@ -10,6 +11,7 @@ use super::limits::Limits;
 use super::resource::{Allow, Deny, ExposurePolicySpec, KeyRule};
 use super::{Rule, select};
 use crate::bounds::{self, Bounds};
+use crate::ingress::policy::Policy;
 use crate::numbers::Conflict;
 use crate::translate::label_may_cross;
 
@@ -57,6 +59,8 @@ pub struct Grant {
     pub default_labels: BTreeMap<String, String>,
     /// What happens when a cluster IP is held; as host-api is set without it.
     pub conflict: Option<Conflict>,
+    /// Its Ingresses; where no policy speaks of them, what else is known decides.
+    pub ingresses: Option<Arc<Policy>>,
     /// How much it may use up.
     pub limits: Limits,
     /// What no policy may allow, by the policy that denies it.
@@ -116,16 +120,17 @@ impl Grant {
                 Some("Renumber") => Some(Conflict::Renumber),
                 Some(_) => Some(Conflict::Report),
             },
+            ingresses: allow.ingresses.as_ref().map(|allow| Arc::new(Policy::of_all(allow).0)),
             limits: allow.limits.as_ref().map(Limits::parse).unwrap_or_default(),
             denies,
         }
     }
 
-    /// Whether both admit the same, whoever says so, and however much of it.
+    /// Whether both admit the same of Services, whoever says so, and however many of them.
     #[must_use]
     pub fn admits_same_as(&self, other: &Self) -> bool {
         let (policy, given) = (self.policy.clone(), self.given.clone());
-        *self == Self { policy, given, limits: self.limits, ..other.clone() }
+        *self == Self { policy, given, limits: self.limits, ingresses: self.ingresses.clone(), ..other.clone() }
     }
 
     /// What decides about a field of `spec.allow`.
@@ -214,6 +219,7 @@ pub fn defaults() -> Vec<(&'static str, String)> {
         ("labels", "all but those under `k3k.io`, `kubernetes.io` and `k8s.io`, which never cross".to_owned()),
         ("defaults", "none".to_owned()),
         ("clusterIPConflict", "as `K3K_EXPOSE_CLUSTER_IP_CONFLICT` says".to_owned()),
+        ("ingresses", "none, but for those of a file: see [Ingresses](#ingresses)".to_owned()),
         (
             "limits",
             format!(
@@ -250,6 +256,7 @@ pub fn mistakes(spec: &ExposurePolicySpec) -> Vec<String> {
     mistakes.extend(unread.map(|cidr| format!("{cidr:?} is no CIDR")));
     let rules = [allow.annotations, allow.labels];
     mistakes.extend(rules.iter().flatten().flatten().filter_map(|rule| Keys::parse(rule).1));
+    mistakes.extend(allow.ingresses.iter().flat_map(|allow| Policy::of_all(allow).1));
     let denied = deny.annotations.iter().chain(&deny.labels).map(Name::denied);
     mistakes.extend(
         denied.filter(|name| *name == Name::Unusable).map(|_| "a key is missing, so all are denied".to_owned()),
@@ -271,6 +278,7 @@ fn given(allow: &Allow) -> BTreeSet<&'static str> {
         ("labels", allow.labels.is_some()),
         ("defaults", allow.defaults.is_some()),
         ("clusterIPConflict", allow.cluster_ip_conflict.is_some()),
+        ("ingresses", allow.ingresses.is_some()),
         ("limits", allow.limits.is_some()),
     ]
     .into_iter()

@@ -4,21 +4,20 @@
 //! keep such a twin for ever.
 
 use k3k_expose_proto::{Key, Resource, Uid};
+use k8s_openapi::api::networking::v1::IngressSpec;
 
 use super::Registry;
 use super::judge::{Task, deletion};
 use crate::ingress::policy::Policy;
 use crate::ingress::standing::is_admitted;
 use crate::services::HostName;
+use crate::twin::{CLUSTER_NAME, Twin};
 
 impl Registry {
     /// The platform team admits this from now on, so everything is judged anew.
     pub fn set_ingress_policy(&mut self, policy: Policy) {
         self.ingress_policy = Some(policy);
-        self.condemned.clear();
-        for at in self.ingresses.names() {
-            self.condemn(&at);
-        }
+        self.condemn_all();
         let records = self.tenants.iter().flat_map(|(tenant, ledger)| {
             let ingresses = ledger.records().filter(|(key, _)| key.resource() == Resource::Ingresses);
             ingresses.map(|(key, _)| (tenant.clone(), key.clone()))
@@ -29,10 +28,32 @@ impl Registry {
         }
     }
 
-    /// Sees to it that an Ingress goes if it is a twin which policy does not admit. Without a policy nothing is judged.
+    /// Judges every twin anew.
+    pub(super) fn condemn_all(&mut self) {
+        self.condemned.clear();
+        for at in self.ingresses.names() {
+            self.condemn(&at);
+        }
+    }
+
+    /// Judges the twins of a tenant anew.
+    pub(super) fn condemn_of(&mut self, tenant: &Uid, namespace: &str) {
+        self.condemned.retain(|(condemned, _), _| condemned != tenant);
+        let twins = self.ingresses.twins(namespace).filter(|twin| twin.marks.tenant == *tenant);
+        let cluster = |twin: &Twin<IngressSpec>| twin.labels.get(CLUSTER_NAME).cloned().unwrap_or_default();
+        let names = twins.map(|twin| HostName::of_twin(namespace, &cluster(twin), &twin.marks.key));
+        for at in names.collect::<Vec<_>>() {
+            self.condemn(&at);
+        }
+    }
+
+    /// Sees to it that an Ingress goes if it is a twin which policy does not admit. Without a policy nothing is judged, nor
+    /// before it is known which there are.
     pub(super) fn condemn(&mut self, at: &HostName) {
         let twin = self.ingresses.get(at).and_then(|ingress| ingress.twin.as_deref());
-        let judged = twin.zip(self.ingress_policy.as_ref()).filter(|(twin, policy)| !is_admitted(policy, at, twin));
+        let known = twin.filter(|_| self.policies_known && self.namespaces_known);
+        let judged = known.and_then(|twin| Some((twin, self.ingress_policy(&twin.marks.tenant)?)));
+        let judged = judged.filter(|(twin, policy)| !is_admitted(policy, at, twin));
         let Some((tenant, key)) = judged.map(|(twin, _)| (twin.marks.tenant.clone(), twin.marks.key.clone())) else {
             return;
         };
@@ -63,7 +84,7 @@ impl Registry {
         }
         let twin = self.ingresses.get(at)?.twin.as_deref()?;
         let is_it = twin.marks.is_of(tenant, key) && !twin.terminating;
-        (is_it && !is_admitted(self.ingress_policy.as_ref()?, at, twin))
+        (is_it && !is_admitted(self.ingress_policy(tenant)?, at, twin))
             .then(|| self.before_deletion(at, twin, deletion(at.clone(), twin)))
     }
 }

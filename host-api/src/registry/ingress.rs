@@ -72,6 +72,11 @@ impl Registry {
         }
     }
 
+    /// What is admitted of a tenant's Ingresses: an `ExposurePolicy` that speaks of them decides alone.
+    pub(super) fn ingress_policy(&self, tenant: &Uid) -> Option<&Policy> {
+        self.grant(tenant).ingresses.as_deref().or(self.ingress_policy.as_ref())
+    }
+
     pub(super) fn judge_ingress(&self, ledger: &Ledger, key: &Key, now: Duration) -> Verdict {
         let tenant = ledger.tenant.id();
         let at = Self::place(ledger, key);
@@ -147,7 +152,7 @@ impl Registry {
             return Err((no(Reason::NotSelected), Vec::new()));
         }
         let nothing = Policy::default();
-        let policy = self.ingress_policy.as_ref().unwrap_or(&nothing);
+        let policy = self.ingress_policy(tenant).unwrap_or(&nothing);
         let desired = translate(policy, &ledger.tenant, &ledger.virtual_cluster, key, &record.uid, asked)
             .map_err(|denial| (denial, Vec::new()))?;
         // Before all that only waits: who waits keeps what stands, and that must not be somebody else's host.

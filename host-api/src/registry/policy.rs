@@ -53,6 +53,7 @@ impl Registry {
         }
         if !std::mem::replace(&mut self.policies_known, true) {
             self.enforce_all();
+            self.condemn_all();
         }
     }
 
@@ -79,6 +80,7 @@ impl Registry {
         }
         if !std::mem::replace(&mut self.namespaces_known, true) {
             self.enforce_all();
+            self.condemn_all();
         }
     }
 
@@ -126,10 +128,17 @@ impl Registry {
         let grant = self.policies.grant(self.namespaces.get(&state.namespace).unwrap_or(&none), &state.labels);
         let before = self.grants.insert(cluster.clone(), Arc::clone(&grant)).unwrap_or_else(|| Arc::clone(&self.safe));
         self.set_bounds(cluster, self.bounds_of(cluster));
+        if before.ingresses != grant.ingresses {
+            // The classes that it can use are shown to it.
+            self.wake_of(cluster);
+            let namespace = self.clusters.get(cluster).map(|state| state.namespace.clone()).unwrap_or_default();
+            self.condemn_of(cluster, &namespace);
+            self.judge_all(cluster, Resource::Ingresses);
+            self.judge_all(cluster, Resource::Secrets);
+        } else if before.limits != grant.limits {
+            self.enforce(cluster);
+        }
         if before.admits_same_as(&grant) {
-            if before.limits != grant.limits {
-                self.enforce(cluster);
-            }
             return;
         }
         if before.shown_annotations() != grant.shown_annotations() {
@@ -137,15 +146,15 @@ impl Registry {
             let of_tenant = |session: &Session| session.tenant == *cluster;
             self.end_sessions(ByeReason::Role, "the platform team admits other annotations", of_tenant);
         }
-        self.judge_all(cluster);
+        self.judge_all(cluster, Resource::Services);
     }
 
-    /// Looks at every Service of a tenant again: at once if its twin is not admitted as it stands, else with what the agent says.
-    fn judge_all(&mut self, tenant: &Uid) {
+    /// Looks at every object of a tenant again: at once if its twin is not admitted as it stands, else with what the agent says.
+    fn judge_all(&mut self, tenant: &Uid, resource: Resource) {
         self.enforce(tenant);
         let records = self.tenants.get(tenant).into_iter().flat_map(Ledger::records);
-        let services = records.map(|(key, _)| key).filter(|key| key.resource() == Resource::Services);
-        for key in services.cloned().collect::<Vec<_>>() {
+        let keys = records.map(|(key, _)| key).filter(|key| key.resource() == resource);
+        for key in keys.cloned().collect::<Vec<_>>() {
             self.need(tenant, &key);
         }
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::Registry;
 use super::judge::{Task, Verdict, body};
 use super::words;
-use crate::ingress::policy::Denial;
+use crate::ingress::policy::{Denial, Policy};
 use crate::ingress::secret::{self, SecretTwin};
 use crate::ledger::{Ledger, Record};
 use crate::services::{Blocker, HostName};
@@ -41,7 +41,7 @@ impl Registry {
         };
         let deny = |reason, message| Verdict::Deny(Denial { reason, message }, Vec::new());
         match secret.as_ref() {
-            _ if !self.ingress_policy.as_ref().is_some_and(|policy| policy.syncs_tls()) => {
+            _ if !self.ingress_policy(ledger.tenant.id()).is_some_and(Policy::syncs_tls) => {
                 deny(Reason::TlsNotAdmitted, "no Secret of this virtual cluster may cross".to_owned())
             }
             Secret::Unfit(unfit) => deny(Reason::TlsSecretUnfit, format!("Secret {} {}", key.name(), unfit.as_words())),
@@ -65,7 +65,8 @@ impl Registry {
             message: message.unwrap_or_else(|| words::message(Resource::Ingresses, reason, &[])),
             reason,
         };
-        let is_literal = |name: &str| self.ingress_policy.as_ref().is_none_or(|policy| policy.is_literal(tenant, name));
+        let is_literal =
+            |name: &str| self.ingress_policy(tenant.id()).is_none_or(|policy| policy.is_literal(tenant, name));
         let named = asked.tls.iter().filter_map(|tls| tls.secret_name.as_ref()).filter(|name| !is_literal(name));
         let (mut names, mut waits) = (Names::new(), BTreeSet::new());
         for name in named {

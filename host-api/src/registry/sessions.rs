@@ -256,8 +256,10 @@ impl Registry {
             k3k_syncs: writes(Resource::Services),
             k3k_syncs_ingresses: writes(Resource::Ingresses),
             ingress_classes: self
-                .speaks_for(id, Resource::Ingresses)
-                .then(|| self.ingress_policy.as_ref().map(Policy::classes).unwrap_or_default()),
+                .sessions
+                .get(&id)
+                .filter(|_| self.speaks_for(id, Resource::Ingresses))
+                .map(|session| self.ingress_policy(&session.tenant).map(Policy::classes).unwrap_or_default()),
         }
     }
 

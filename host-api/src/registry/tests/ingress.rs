@@ -51,6 +51,8 @@ fn headless(name: &str) -> Put {
 fn said(puts: Vec<Put>) -> (Registry, SessionId) {
     let mut registry = Registry::new(uid("epoch"), 0);
     registry.set_ingress_policy(Policy::parse(POLICY).unwrap());
+    registry.policies_listed(&BTreeSet::new());
+    registry.namespaces_listed(&BTreeSet::new());
     let id = says(&mut registry, &tenant(), puts);
     (registry, id)
 }
@@ -183,6 +185,40 @@ fn a_policy_that_changes_is_asked_anew_about_everything() {
 }
 
 #[test]
+fn a_policy_of_the_host_decides_about_ingresses_at_once_also_of_an_agent_that_keeps_silent() {
+    let mut revision = 0;
+    let (mut registry, id) = said(vec![put("web", 30_080), asks("shop", "web")]);
+    registry.cluster_seen(&uid("t"), ClusterState { revision: 1, namespace: "ns".into(), name: "mine".into(), ..OFF });
+    work(&mut registry, &mut revision);
+    registry.line(id, FromAgent::Put(asks("shop", "web")), NOW).unwrap();
+    work(&mut registry, &mut revision);
+    assert_eq!(
+        (reason(&registry, "shop"), registry.ingresses.names().len()),
+        (Some(Reason::Applied), 1),
+        "by the file"
+    );
+    told(&mut registry, id);
+    let policy = |allow| Some(serde_json::from_value(json!({"allow": {"ingresses": allow}})).unwrap());
+    registry.policy_seen("p", policy(json!({"classes": ["public", "more"], "hostSuffixes": ["example"]})));
+    let lines = told(&mut registry, id);
+    let classes = Some(vec!["more".to_owned(), "public".to_owned()]);
+    assert!(
+        lines.iter().any(|line| matches!(line, FromHost::Beat(beat) if beat.ingress_classes == classes)),
+        "{lines:?}"
+    );
+    registry.line(id, FromAgent::Put(asks("shop", "web")), NOW).unwrap();
+    work(&mut registry, &mut revision);
+    assert_eq!((reason(&registry, "shop"), registry.ingresses.names().len()), (Some(Reason::Applied), 1));
+    // Not a word of the agent from here on.
+    registry.policy_seen("p", policy(json!({"classes": ["public"], "hostSuffixes": ["other.example"]})));
+    work(&mut registry, &mut revision);
+    assert_eq!(registry.ingresses.names(), []);
+    registry.line(id, FromAgent::Put(asks("shop", "web")), NOW).unwrap();
+    work(&mut registry, &mut revision);
+    assert_eq!(reason(&registry, "shop"), Some(Reason::HostNotAdmitted));
+}
+
+#[test]
 fn what_an_agent_does_not_speak_for_stays_and_cannot_be_said() {
     let (mut registry, id, mut revision) = standing();
     registry.close(id, NOW);
@@ -239,6 +275,9 @@ fn what_stood_when_the_process_began_is_judged_by_the_policy_of_today() {
     registry.cluster_seen(tenant().id(), OFF);
     registry.ingresses = before.ingresses;
     registry.set_ingress_policy(Policy::default());
+    // Who is admitted by what is known only when all of that has been listed.
+    registry.policies_listed(&BTreeSet::new());
+    registry.namespaces_listed(&BTreeSet::new());
     // A term that begins later takes it up once more.
     registry.begin_anew(uid("term"));
     work(&mut registry, &mut 99);

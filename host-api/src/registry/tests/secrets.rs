@@ -41,6 +41,8 @@ impl Side {
     fn new(puts: Vec<Put>) -> Self {
         let mut registry = Registry::new(uid("epoch"), 0);
         registry.set_ingress_policy(policy().with_tls(true));
+        registry.policies_listed(&BTreeSet::new());
+        registry.namespaces_listed(&BTreeSet::new());
         let hello = Hello { ingresses: true, secrets: true, ..hello(Tally::default()) };
         let (id, _) = registry.open(&tenant(), OFF, server(0), &hello, NOW).unwrap();
         let says = puts.iter().map(|put| (put.key.clone(), put.clone())).collect();
