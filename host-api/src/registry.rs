@@ -87,6 +87,7 @@ pub struct Registry {
     /// All policies, and the labels of all namespaces, have been listed: only then it is known what is admitted.
     policies_known: bool,
     namespaces_known: bool,
+    clusters_known: bool,
     /// What each tenant may have, and what one may that no policy is known about.
     grants: HashMap<Uid, Arc<Grant>>,
     safe: Arc<Grant>,
@@ -177,6 +178,7 @@ impl Registry {
             policy_revision: 0,
             policies_known: false,
             namespaces_known: false,
+            clusters_known: false,
             grants: HashMap::new(),
             safe: Arc::new(Grant::default()),
             namespaces: HashMap::new(),

@@ -30,11 +30,11 @@ pub async fn run(client: Client, hub: Arc<Hub>) {
     let mut told = None;
     loop {
         let revision = hub.with(|registry, _| registry.policy_revision());
-        if told != Some(revision) {
+        if revision.is_some() && told != revision {
             match tell(&policies, &hub).await {
-                Ok(()) => told = Some(revision),
+                Ok(()) => told = revision,
                 // A host without the CRD has nothing to tell.
-                Err(kube::Error::Api(status)) if status.code == 404 => told = Some(revision),
+                Err(kube::Error::Api(status)) if status.code == 404 => told = revision,
                 Err(error) => {
                     warn!(error = causes(&error), "policy status not written, tried again");
                     sleep(AGAIN).await;

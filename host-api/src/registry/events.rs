@@ -102,6 +102,7 @@ impl Registry {
         for cluster in gone {
             self.cluster_gone(&cluster, now);
         }
+        self.clusters_known = true;
     }
 
     /// A pod is gone or done.

@@ -84,10 +84,12 @@ impl Registry {
         }
     }
 
-    /// A number that grows whenever [`Self::verdicts`] may have changed.
+    /// A number that grows whenever [`Self::verdicts`] may have changed. `None` until policies, namespaces and Clusters are known:
+    /// what is said before would have to be taken back.
     #[must_use]
-    pub const fn policy_revision(&self) -> u64 {
-        self.policy_revision
+    pub const fn policy_revision(&self) -> Option<u64> {
+        let known = self.policies_known && self.namespaces_known && self.clusters_known;
+        if known { Some(self.policy_revision) } else { None }
     }
 
     /// What the statuses of all policies should say.

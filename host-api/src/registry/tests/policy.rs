@@ -20,7 +20,12 @@ fn an_unchanged_policy_asks_nobody_again_and_a_changed_one_everybody_it_concerns
     };
     registry.policy_seen("p", Some(spec(json!({"allow": {}}))));
     assert_eq!(wants(&mut registry), 0, "it says the same as the safe defaults");
+    registry.policies_listed(&["p".to_owned()].into());
+    registry.namespaces_listed(&BTreeSet::new());
+    assert_eq!(registry.policy_revision(), None, "whom it is about is not known before all Clusters are");
+    registry.clusters_listed(&[uid("t")].into(), NOW);
     let revision = registry.policy_revision();
+    assert!(revision.is_some());
     registry.policy_seen("p", Some(spec(json!({"allow": {}}))));
     assert_eq!((wants(&mut registry), registry.policy_revision()), (0, revision));
     registry.policy_seen("p", Some(spec(json!({"allow": {"nodePorts": {"most": 3}}}))));
