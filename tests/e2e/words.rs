@@ -155,6 +155,7 @@ async fn the_agents_role_is_the_shipped_one() -> Result<()> {
     let expected = json!([
         {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "list", "watch", "patch"]},
         {"apiGroups": [""], "resources": ["services/status"], "verbs": ["patch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
         {"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": ["list"]},
         {"apiGroups": ["networking.k8s.io"], "resources": ["ipaddresses"], "verbs": ["get"]},
