@@ -51,6 +51,8 @@ const RATES: [(u32, usize); 2] = [(5, 100), (50, 500)];
 /// What can be measured alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
+    /// Initial sync beside a plain client: three minutes
+    Sync,
     /// Sync of as many Ingresses: two minutes
     Ingresses,
     /// What a hostile tenant does to another: five minutes
@@ -76,6 +78,12 @@ pub async fn run_part(part: Part, services: usize) -> anyhow::Result<String> {
 async fn measure_part(part: Part, services: usize) -> anyhow::Result<String> {
     let mut report = Report::new(services, load_average()?);
     match part {
+        Part::Sync => {
+            let mut field = Field::boot().await?;
+            field.fill(services).await?;
+            initial(&mut field, &mut report).await?;
+            field.stop().await?;
+        }
         Part::Load => report.load = Some(load::measure().await?),
         Part::Ingresses => report.ingresses = Some(ingress::measure(services).await?),
         Part::Status => {
@@ -123,22 +131,7 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
     }
 
     field.fill(services).await?;
-    let mut plain = bodies::Fingerprints::default();
-    for workers in WORKERS {
-        say(&format!("a plain client with {workers} workers creates {services}"));
-        report.limit(workers, direct::create_all(&field, workers).await?);
-        plain = field.fingerprints().await?;
-        field.clear(services).await?;
-    }
-
-    say(&format!("initial sync of {services}, then 30 s"));
-    let synced = field.sync(services).await?;
-    report.initial(&synced);
-    report.usage_at("n", &synced);
-    if services == MEMORY_AT {
-        report.usage_at("1000", &synced);
-    }
-    report.twins_as_plain = plain.equal(&field.fingerprints().await?);
+    initial(&mut field, &mut report).await?;
 
     say("rest: 60 s");
     let before = Spending::begin(&field).await?;
@@ -183,6 +176,28 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
     say("booting two control planes for a hostile tenant");
     report.load = Some(load::measure().await?);
     Ok(report)
+}
+
+/// The host's own limit, and the initial sync of what stands in the virtual cluster beside it.
+async fn initial(field: &mut Field, report: &mut Report) -> anyhow::Result<()> {
+    let services = report.n;
+    let mut plain = bodies::Fingerprints::default();
+    for workers in WORKERS {
+        say(&format!("a plain client with {workers} workers creates {services}"));
+        report.limit(workers, direct::create_all(field, workers).await?);
+        plain = field.fingerprints().await?;
+        field.clear(services).await?;
+    }
+
+    say(&format!("initial sync of {services}, then 30 s"));
+    let synced = field.sync(services).await?;
+    report.initial(&synced);
+    report.usage_at("n", &synced);
+    if services == MEMORY_AT {
+        report.usage_at("1000", &synced);
+    }
+    report.twins_as_plain = plain.equal(&field.fingerprints().await?);
+    Ok(())
 }
 
 /// What others do on this machine: its load average over the last minute.

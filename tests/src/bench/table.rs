@@ -27,6 +27,7 @@ pub(super) fn render(report: &Report) -> String {
 pub(super) fn part(part: Part, report: &Report) -> String {
     let mut text = String::new();
     let _ = match part {
+        Part::Sync => sync(&mut text, report).and_then(|()| cost(&mut text, report)),
         Part::Ingresses => ingresses(&mut text, report),
         Part::Load => load(&mut text, report),
         Part::Status => status(&mut text, report),
