@@ -150,6 +150,8 @@ async fn a_deleted_service_goes_at_once_whatever_its_twin_does() -> Result<()> {
 #[tokio::test]
 async fn the_agents_role_is_the_shipped_one() -> Result<()> {
     let world = World::paired(PAIR).await?;
+    // Its first session comes after its account.
+    crate::observe::session_up(&world.agent).await?;
     let roles: Api<ClusterRole> = Api::all(world.virtual_cluster.clone());
     let role = json!(roles.get("k3k-expose-agent").await?.rules);
     let expected = json!([
