@@ -41,6 +41,7 @@ pub mod endpoints;
 pub mod guard;
 pub mod ingress;
 pub mod name;
+mod newest;
 pub mod numbers;
 pub mod plan;
 pub mod policy;

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::name;
+use crate::newest::Newest;
 use crate::policy::Usage;
 use crate::twin::{self, HostService, Twin};
 
@@ -97,7 +98,7 @@ pub struct HostServices {
     usage: HashMap<Uid, Usage>,
     // Held by an IPAddress object that somebody made without a Service.
     reserved_ips: HashSet<IpAddr>,
-    newest: u64,
+    newest: Newest,
 }
 
 impl HostServices {
@@ -106,39 +107,28 @@ impl HostServices {
     /// Gives `None` when nothing newer is said than what is known.
     pub fn seen(&mut self, service: Service) -> Option<Change> {
         let (at, service) = Self::parse(service);
-        let revision = revision(service.resource_version());
-        self.newest = self.newest.max(revision);
-        if self.get(&at).is_some_and(|known| supersedes(known, &service)) {
-            return None;
-        }
-        Some(self.replace(at, Some(service)))
+        let known = version(&self.known, &at);
+        self.newest.seen(known, service.resource_version()).then(|| self.replace(at, Some(service)))
     }
 
     /// Takes a Service that a read has just shown.
     pub fn read(&mut self, service: Service) -> Option<Change> {
         let (at, service) = Self::parse(service);
-        (!self.get(&at).is_some_and(|known| supersedes(known, &service))).then(|| self.replace(at, Some(service)))
+        let known = version(&self.known, &at);
+        Newest::read(known, service.resource_version()).then(|| self.replace(at, Some(service)))
     }
 
     /// Takes a Service from the answer to a write of ours.
-    ///
-    /// The watch may have been faster: a Service that it has already seen go must not come back.
     pub fn answered(&mut self, service: Service) -> Option<Change> {
         let (at, service) = Self::parse(service);
-        let stale = match self.get(&at) {
-            Some(known) => supersedes(known, &service),
-            None => revision(service.resource_version()) <= self.newest,
-        };
-        (!stale).then(|| self.replace(at, Some(service)))
+        let known = version(&self.known, &at);
+        self.newest.answered(known, service.resource_version()).then(|| self.replace(at, Some(service)))
     }
 
     /// Takes it that a Service is gone. `resource_version` is that of the event, or `None` for what a read has shown.
     pub fn gone(&mut self, at: HostName, resource_version: Option<&str>) -> Option<Change> {
-        let event = resource_version.map(revision);
-        self.newest = self.newest.max(event.unwrap_or_default());
-        let known = revision(self.get(&at)?.resource_version());
-        // A namesake that was made since must not go with the one that this event is about.
-        event.is_none_or(|event| known <= event).then(|| self.replace(at, None))
+        let known = version(&self.known, &at);
+        self.newest.gone(known, resource_version).then(|| self.replace(at, None))
     }
 
     /// Takes it that the host has accepted the deletion of a twin. It goes for good, whatever older news says of it.
@@ -279,6 +269,10 @@ impl HostServices {
     }
 }
 
+fn version<'a>(known: &'a HashMap<String, BTreeMap<String, HostService>>, at: &HostName) -> Option<&'a str> {
+    known.get(&at.namespace)?.get(&at.name).map(HostService::resource_version)
+}
+
 /// Counts a twin with its tenant, no more with the one before.
 pub(crate) fn recount(twins: &mut HashMap<Uid, usize>, was: Option<&Uid>, is: Option<&Uid>) {
     if let Some(is) = is {
@@ -295,15 +289,6 @@ pub(crate) fn recount(twins: &mut HashMap<Uid, usize>, was: Option<&Uid>, is: Op
 }
 
 /// Whether `known` is at least as new. Revisions of one object are comparable as numbers (KEP-5504).
-fn supersedes(known: &HostService, other: &HostService) -> bool {
-    revision(known.resource_version()) >= revision(other.resource_version())
-}
-
-/// `metadata.resourceVersion` as a number.
-pub(crate) fn revision(resource_version: &str) -> u64 {
-    resource_version.parse().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,14 +6,15 @@ use std::net::IpAddr;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::slice::{HostSlice, reduce};
-use crate::services::{HostName, revision};
+use crate::newest::Newest;
+use crate::services::HostName;
 
 /// The slices of the host that are ours, and those that are in the way.
 #[derive(Debug, Default)]
 pub struct HostSlices {
     known: BTreeMap<HostName, HostSlice>,
     by_address: BTreeMap<IpAddr, BTreeSet<HostName>>,
-    newest: u64,
+    newest: Newest,
 }
 
 /// What an event changed.
@@ -23,29 +24,28 @@ impl HostSlices {
     /// Takes a slice from the watch. Gives `None` when nothing newer is said than what is known.
     pub fn seen(&mut self, slice: EndpointSlice) -> Option<Change> {
         let (at, slice) = (HostName::of(&slice.metadata), reduce(slice));
-        self.newest = self.newest.max(revision(&slice.resource_version));
-        self.is_news(&at, &slice).then(|| self.replace(&at, Some(slice)))
+        let known = version(&self.known, &at);
+        self.newest.seen(known, &slice.resource_version).then(|| self.replace(&at, Some(slice)))
     }
 
     /// Takes a slice that a read has just shown.
     pub fn read(&mut self, slice: EndpointSlice) -> Option<Change> {
         let (at, slice) = (HostName::of(&slice.metadata), reduce(slice));
-        self.is_news(&at, &slice).then(|| self.replace(&at, Some(slice)))
+        let known = version(&self.known, &at);
+        Newest::read(known, &slice.resource_version).then(|| self.replace(&at, Some(slice)))
     }
 
-    /// Takes a slice from the answer to a write of ours: one that the watch has already seen go does not come back.
+    /// Takes a slice from the answer to a write of ours.
     pub fn answered(&mut self, slice: EndpointSlice) -> Option<Change> {
         let (at, slice) = (HostName::of(&slice.metadata), reduce(slice));
-        let overtaken = !self.known.contains_key(&at) && revision(&slice.resource_version) <= self.newest;
-        (!overtaken && self.is_news(&at, &slice)).then(|| self.replace(&at, Some(slice)))
+        let known = version(&self.known, &at);
+        self.newest.answered(known, &slice.resource_version).then(|| self.replace(&at, Some(slice)))
     }
 
     /// Takes it that a slice is gone. `resource_version` is that of the event, or `None` for what a call has shown.
     pub fn gone(&mut self, at: &HostName, resource_version: Option<&str>) -> Option<Change> {
-        let event = resource_version.map(revision);
-        self.newest = self.newest.max(event.unwrap_or_default());
-        let known = revision(&self.known.get(at)?.resource_version);
-        event.is_none_or(|event| known <= event).then(|| self.replace(at, None))
+        let known = version(&self.known, at);
+        self.newest.gone(known, resource_version).then(|| self.replace(at, None))
     }
 
     /// Names of all slices known.
@@ -76,10 +76,6 @@ impl HostSlices {
         self.by_address.get(&ip).into_iter().flatten()
     }
 
-    fn is_news(&self, at: &HostName, slice: &HostSlice) -> bool {
-        self.known.get(at).is_none_or(|known| revision(&known.resource_version) < revision(&slice.resource_version))
-    }
-
     fn replace(&mut self, at: &HostName, slice: Option<HostSlice>) -> Change {
         let before = match slice.clone() {
             Some(slice) => self.known.insert(at.clone(), slice),
@@ -98,4 +94,8 @@ impl HostSlices {
         }
         (before, slice)
     }
+}
+
+fn version<'a>(known: &'a BTreeMap<HostName, HostSlice>, at: &HostName) -> Option<&'a str> {
+    known.get(at).map(|known| known.resource_version.as_str())
 }

@@ -10,7 +10,8 @@ use k3k_expose_proto::Uid;
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend, IngressSpec};
 
 use super::host::{HostIngress, reduce};
-use crate::services::{HostName, recount, revision};
+use crate::newest::Newest;
+use crate::services::{HostName, recount};
 use crate::twin::Twin;
 
 /// What an event changed.
@@ -41,36 +42,35 @@ pub struct HostIngresses {
     twins: HashMap<Uid, usize>,
     /// How many twins of Secrets those of a tenant list.
     listed: HashMap<Uid, usize>,
-    newest: u64,
+    newest: Newest,
 }
 
 impl HostIngresses {
     /// Takes an Ingress from the watch. Gives `None` when nothing newer is said than what is known.
     pub fn seen(&mut self, ingress: Ingress) -> Option<Change> {
         let (at, ingress) = parse(ingress);
-        self.newest = self.newest.max(revision(&ingress.resource_version));
-        (!self.supersedes(&at, &ingress)).then(|| self.replace(&at, Some(ingress)))
+        let known = version(&self.known, &at);
+        self.newest.seen(known, &ingress.resource_version).then(|| self.replace(&at, Some(ingress)))
     }
 
     /// Takes an Ingress that a read has just shown.
     pub fn read(&mut self, ingress: Ingress) -> Option<Change> {
         let (at, ingress) = parse(ingress);
-        (!self.supersedes(&at, &ingress)).then(|| self.replace(&at, Some(ingress)))
+        let known = version(&self.known, &at);
+        Newest::read(known, &ingress.resource_version).then(|| self.replace(&at, Some(ingress)))
     }
 
-    /// Takes an Ingress from the answer to a write of ours: one that the watch has already seen go does not come back.
+    /// Takes an Ingress from the answer to a write of ours.
     pub fn answered(&mut self, ingress: Ingress) -> Option<Change> {
         let (at, ingress) = parse(ingress);
-        let overtaken = !self.known.contains_key(&at) && revision(&ingress.resource_version) <= self.newest;
-        (!overtaken && !self.supersedes(&at, &ingress)).then(|| self.replace(&at, Some(ingress)))
+        let known = version(&self.known, &at);
+        self.newest.answered(known, &ingress.resource_version).then(|| self.replace(&at, Some(ingress)))
     }
 
     /// Takes it that an Ingress is gone. `resource_version` is that of the event, or `None` for what a read has shown.
     pub fn gone(&mut self, at: &HostName, resource_version: Option<&str>) -> Option<Change> {
-        let event = resource_version.map(revision);
-        self.newest = self.newest.max(event.unwrap_or_default());
-        let known = revision(&self.known.get(at)?.resource_version);
-        event.is_none_or(|event| known <= event).then(|| self.replace(at, None))
+        let known = version(&self.known, at);
+        self.newest.gone(known, resource_version).then(|| self.replace(at, None))
     }
 
     /// Takes it that the host has accepted the deletion of a twin. It goes for good, whatever older news says of it.
@@ -139,11 +139,6 @@ impl HostIngresses {
                 stranger && own.filter(|own| own.hosts.contains(*host)).is_none_or(|own| other.age < own.age)
             })
         })
-    }
-
-    fn supersedes(&self, at: &HostName, other: &HostIngress) -> bool {
-        let known = self.known.get(at).map(|known| revision(&known.resource_version));
-        known.is_some_and(|known| known >= revision(&other.resource_version))
     }
 
     /// The Ingresses that list the twin of a Secret.
@@ -215,6 +210,10 @@ impl<T> Default for Holders<T> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
+}
+
+fn version<'a>(known: &'a BTreeMap<HostName, HostIngress>, at: &HostName) -> Option<&'a str> {
+    known.get(at).map(|known| known.resource_version.as_str())
 }
 
 fn parse(ingress: Ingress) -> (HostName, HostIngress) {
