@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use k3k_expose_process::quote::causes;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::Patch;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::admission::stores::Stores;
 use crate::cluster::{Cluster, Mode};
 use crate::inject::AUTHORITIES;
+use crate::params;
 use crate::ready::Ready;
 use crate::twin::MANAGER;
 
@@ -129,12 +130,10 @@ impl Authorities {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         let write = async {
             if stands {
-                let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
                 let patch = json!({"data": {KEY: bundle}});
-                maps.patch(AUTHORITIES, &params, &Patch::Merge(patch)).await
+                maps.patch(AUTHORITIES, &params::patch(), &Patch::Merge(patch)).await
             } else {
-                let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-                maps.create(&params, &authorities(bundle)).await
+                maps.create(&params::post(), &authorities(bundle)).await
             }
         };
         let outcome =

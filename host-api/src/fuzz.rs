@@ -27,6 +27,7 @@ use crate::policy::grant::Grant;
 use crate::policy::resource::ExposurePolicySpec;
 use crate::policy::select::Labels;
 use crate::policy::{Policies, service, standing};
+use crate::services::HostName;
 use crate::tenant::{Tenant, tenant_of};
 use crate::translate::{Desired, label_may_cross, translate};
 use crate::twin::{CLUSTER_NAME, MANAGED_BY, VIRTUAL_NAMESPACE};
@@ -181,7 +182,7 @@ pub fn twin_of_service(grant: &Grant, key: &Key, asked: &Service) -> Result<v1::
     let mut desired = translate(&tenant, &uid, key, &uid, asked)?;
     service::judge(grant, asked).map_err(|refusal| refusal.reason)?;
     service::shape(grant, asked, &mut desired);
-    Ok(v1::Service { metadata: body(&desired), spec: Some(desired.spec), status: None })
+    Ok(v1::Service { metadata: metadata(&tenant, key, &desired), spec: Some(desired.spec), status: None })
 }
 
 /// The same of an Ingress whose backends all have twins.
@@ -191,17 +192,13 @@ pub fn twin_of_service(grant: &Grant, key: &Key, asked: &Service) -> Result<v1::
 pub fn twin_of_ingress(policy: &Policy, key: &Key, asked: &Asked) -> Result<Ingress, Reason> {
     let (tenant, uid) = tenant().zip(Uid::parse("v").ok()).ok_or(Reason::HostUnavailable)?;
     let desired = ingress::translate::translate(policy, &tenant, &uid, key, &uid, asked).map_err(|no| no.reason)?;
-    Ok(Ingress { metadata: body(&desired), spec: Some(desired.spec), status: None })
+    Ok(Ingress { metadata: metadata(&tenant, key, &desired), spec: Some(desired.spec), status: None })
 }
 
-fn body<S>(desired: &Desired<S>) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(desired.name.clone()),
-        labels: Some(desired.labels.clone()),
-        annotations: Some(desired.annotations.clone()),
-        owner_references: Some(vec![desired.owner.clone()]),
-        ..ObjectMeta::default()
-    }
+/// Without a namespace: whoever tries these out has one of its own.
+fn metadata<S>(tenant: &Tenant, key: &Key, desired: &Desired<S>) -> ObjectMeta {
+    let at = HostName::of_twin(tenant.namespace(), tenant.cluster(), key);
+    ObjectMeta { namespace: None, ..desired.metadata(&at) }
 }
 
 /// Flags, one a line.

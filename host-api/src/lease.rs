@@ -14,14 +14,13 @@ use k3k_expose_process::quote::causes;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::twin::MANAGER;
+use crate::params;
 use claim::{Claim, Step};
 
 /// The Lease, in host-api's own namespace.
@@ -197,15 +196,14 @@ impl Elector {
     }
 
     async fn write(&self, record: LeaseSpec) -> Result<Lease, kube::Error> {
-        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let mut lease = self.stands.clone().unwrap_or_default();
         lease.spec = Some(record);
         if self.stands.is_some() {
             // Its resourceVersion makes sure that nobody else was faster.
-            return self.leases.replace(NAME, &params, &lease).await;
+            return self.leases.replace(NAME, &params::post(), &lease).await;
         }
         lease.metadata.name = Some(NAME.to_owned());
-        self.leases.create(&params, &lease).await
+        self.leases.create(&params::post(), &lease).await
     }
 
     /// Lets go of the Lease, so that nobody has to wait for its end.

@@ -43,6 +43,7 @@ pub mod ingress;
 pub mod name;
 mod newest;
 pub mod numbers;
+mod params;
 pub mod plan;
 pub mod policy;
 pub mod quota;

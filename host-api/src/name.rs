@@ -16,10 +16,7 @@ const CUT: usize = 57;
 #[must_use]
 pub fn twin(name: &str, namespace: &str, cluster: &str) -> String {
     let parts = [name, namespace, cluster];
-    let suffix = join(&parts, "+").bytes().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
+    let suffix = hex(join(&parts, "+").as_bytes());
     cut(&[&join(&parts, "-"), &suffix])
 }
 
@@ -35,16 +32,28 @@ pub fn kubeconfig(cluster: &str) -> String {
     cut(&["k3k", cluster, "kubeconfig"])
 }
 
+/// Bytes as lower-case hex digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// Whether a text has nothing but such digits.
+#[must_use]
+pub fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
 /// Joins the parts with dashes and cuts a name that is too long, as k3k does.
 fn cut(parts: &[&str]) -> String {
     let full = join(parts, "-");
     if full.len() < WHOLE {
         return full;
     }
-    let digest = Sha256::digest(&full).iter().take(3).fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
+    let digest = hex(&Sha256::digest(&full));
     // Kubernetes names are ASCII, so every byte is a character; other texts never reach this rule.
     let ends_well = full.as_bytes().get(CUT - 1).is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let (kept, digits) = if ends_well { (CUT, 5) } else { (CUT - 1, 6) };

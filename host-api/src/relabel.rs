@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k3k_expose_process::quote::causes;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, ResourceExt};
@@ -17,8 +17,8 @@ use tracing::{info, warn};
 
 use crate::label;
 use crate::metrics::Metrics;
+use crate::params;
 use crate::ready::Ready;
-use crate::twin::MANAGER;
 use crate::watch;
 
 /// Longest wait for one patch.
@@ -139,9 +139,8 @@ async fn put_right(client: &Client, pod: &Meta) -> Result<(), kube::Error> {
     let meta = &pod.metadata;
     let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version,
         "labels": label::changes(meta)}});
-    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let late = || kube::Error::Service("no answer in time".into());
-    timeout(PATCH, pods.patch_metadata(&name, &params, &Patch::Merge(&patch))).await.map_err(|_| late())??;
+    timeout(PATCH, pods.patch_metadata(&name, &params::patch(), &Patch::Merge(&patch))).await.map_err(|_| late())??;
     info!(namespace, pod = name, "labels of a pod were put right");
     Ok(())
 }

@@ -9,11 +9,12 @@ use k3k_expose_proto::service::{
 };
 use k3k_expose_proto::{Key, Reason, Uid};
 use k8s_openapi::api::core::v1::{ClientIPConfig, ServicePort, ServiceSpec, SessionAffinityConfig};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::cluster;
 use crate::name;
+use crate::services::HostName;
 use crate::tenant::Tenant;
 use crate::twin::{CLUSTER_NAME, MANAGED_BY, MANAGER, VIRTUAL_CLUSTER, VIRTUAL_NAME, VIRTUAL_NAMESPACE, VIRTUAL_UID};
 
@@ -37,6 +38,21 @@ pub struct Desired<S = ServiceSpec> {
     pub owner: OwnerReference,
     /// `spec`, with absent numbers where the host may choose.
     pub spec: S,
+}
+
+impl<S> Desired<S> {
+    /// The metadata of a new twin at that place.
+    #[must_use]
+    pub fn metadata(&self, at: &HostName) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(at.name.clone()),
+            namespace: Some(at.namespace.clone()),
+            labels: Some(self.labels.clone()),
+            annotations: Some(self.annotations.clone()),
+            owner_references: Some(vec![self.owner.clone()]),
+            ..ObjectMeta::default()
+        }
+    }
 }
 
 /// Translates a Service of a tenant.
@@ -202,7 +218,7 @@ const fn type_word(service_type: ServiceType) -> &'static str {
     }
 }
 
-const fn family_word(family: IpFamily) -> &'static str {
+pub(crate) const fn family_word(family: IpFamily) -> &'static str {
     match family {
         IpFamily::IPv4 => "IPv4",
         IpFamily::IPv6 => "IPv6",

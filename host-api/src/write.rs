@@ -15,7 +15,7 @@ use k3k_expose_proto::{Hash, Key, Resource, Uid};
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, Ingress};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, Preconditions};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -27,11 +27,12 @@ use crate::ingress::secret::SecretTwin;
 use crate::lease::{Leadership, Term};
 use crate::metrics::{Metrics, Verb};
 use crate::pace::Pace;
+use crate::params;
 use crate::plan::Road;
 use crate::refusal::{self, Refusal};
 use crate::registry::Task;
 use crate::services::HostName;
-use crate::twin::{CLUSTER_NAME, MANAGER, VIRTUAL_NAMESPACE};
+use crate::twin::{CLUSTER_NAME, VIRTUAL_NAMESPACE};
 
 /// Longest that a first call may take: an API server that has just started may hold a request back for a minute.
 const CALL: Duration = Duration::from_secs(10);
@@ -164,9 +165,7 @@ impl Writer {
                     }
                 }
                 Task::Delete { at, uid, resource_version } => {
-                    let preconditions =
-                        Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) };
-                    let result = self.delete(key.resource(), at, preconditions, patience).await;
+                    let result = self.delete(key.resource(), at, params::only(uid, resource_version), patience).await;
                     if result.is_ok() && self.hub.with(|registry, _| registry.deleted(tenant, key, uid)) {
                         return false;
                     }
@@ -218,15 +217,14 @@ impl Writer {
     }
 
     async fn create(&self, at: &HostName, service: &Service, patience: Duration) -> Result<(), Refusal> {
-        let params = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
-        let created = self.call(Verb::Create, at, patience, self.services(at).create(&params, service)).await?;
+        let created = self.call(Verb::Create, at, patience, self.services(at).create(&params::post(), service)).await?;
         self.hub.with(|registry, now| registry.service_answered(created, now));
         Ok(())
     }
 
     async fn create_ingress(&self, at: &HostName, ingress: &Ingress, patience: Duration) -> Result<(), Refusal> {
-        let params = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
-        let created = self.call(Verb::Create, at, patience, self.ingresses(at).create(&params, ingress)).await?;
+        let created =
+            self.call(Verb::Create, at, patience, self.ingresses(at).create(&params::post(), ingress)).await?;
         self.hub.with(|registry, now| registry.ingress_answered(created, now));
         Ok(())
     }
@@ -239,8 +237,7 @@ impl Writer {
         secret: &SecretTwin,
         patience: Duration,
     ) -> Result<(), Refusal> {
-        let params = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
-        match self.call(Verb::Create, at, patience, self.secrets(at).create(&params, &secret.object())).await {
+        match self.call(Verb::Create, at, patience, self.secrets(at).create(&params::post(), &secret.object())).await {
             Ok(_) | Err(Refusal::Exists) => {
                 self.hub.with(|registry, _| registry.secret_made(tenant, at));
                 Ok(())
@@ -262,17 +259,18 @@ impl Writer {
     }
 
     async fn patch(&self, of: Resource, at: &HostName, patch: &Value, patience: Duration) -> Result<(), Refusal> {
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(patch);
         match of {
             Resource::Services => {
                 let services = self.services(at);
-                let patched = self.call(Verb::Patch, at, patience, services.patch(&at.name, &params, &patch)).await?;
+                let patched =
+                    self.call(Verb::Patch, at, patience, services.patch(&at.name, &params::patch(), &patch)).await?;
                 self.hub.with(|registry, now| registry.service_answered(patched, now));
             }
             Resource::Ingresses => {
                 let ingresses = self.ingresses(at);
-                let patched = self.call(Verb::Patch, at, patience, ingresses.patch(&at.name, &params, &patch)).await?;
+                let patched =
+                    self.call(Verb::Patch, at, patience, ingresses.patch(&at.name, &params::patch(), &patch)).await?;
                 self.hub.with(|registry, now| registry.ingress_answered(patched, now));
             }
             Resource::Secrets => return Err(Refusal::Denied),
@@ -304,24 +302,21 @@ impl Writer {
         let slices = |at: &HostName| Api::<EndpointSlice>::namespaced(self.client.clone(), &at.namespace);
         let answered = |slice| self.hub.with(|registry, now| registry.slice_answered(slice, now));
         let (at, written) = match task {
-            Task::CreateSlice(at, slice) => {
-                let params = PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) };
-                (at, self.call(Verb::Create, at, patience, slices(at).create(&params, slice)).await.map(answered))
-            }
+            Task::CreateSlice(at, slice) => (
+                at,
+                self.call(Verb::Create, at, patience, slices(at).create(&params::post(), slice)).await.map(answered),
+            ),
             Task::PatchSlice(at, patch) => {
-                let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
                 let patch = Patch::Merge(patch);
                 (
                     at,
-                    self.call(Verb::Patch, at, patience, slices(at).patch(&at.name, &params, &patch))
+                    self.call(Verb::Patch, at, patience, slices(at).patch(&at.name, &params::patch(), &patch))
                         .await
                         .map(answered),
                 )
             }
             Task::DeleteSlice { at, uid, resource_version } => {
-                let preconditions =
-                    Preconditions { uid: Some(uid.clone()), resource_version: Some(resource_version.clone()) };
-                let params = DeleteParams::background().preconditions(preconditions);
+                let params = DeleteParams::background().preconditions(params::only(uid, resource_version));
                 let deleted = self.call(Verb::Delete, at, patience, slices(at).delete(&at.name, &params)).await;
                 (at, deleted.map(|_| self.hub.with(|registry, now| registry.slice_gone(at, None, now))))
             }

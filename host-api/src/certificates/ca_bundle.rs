@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use k3k_expose_process::quote::causes;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use kube::api::{Patch, PatchParams};
+use kube::api::Patch;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::twin::MANAGER;
+use crate::params;
 use crate::watch as watches;
 
 /// The configuration.
@@ -67,7 +67,7 @@ fn due(configuration: &MutatingWebhookConfiguration, bundle: &str) -> Option<Val
 /// Writes it; `false` when that is to be tried again.
 async fn write(client: &Client, patch: &Value) -> bool {
     let all: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let params = params::patch();
     // By strategic merge, which knows webhooks by their names and leaves every other field alone.
     let patch = Patch::Strategic(patch);
     let write = all.patch(NAME, &params, &patch);

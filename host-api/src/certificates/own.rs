@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use k3k_expose_process::quote::causes;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -19,6 +18,7 @@ use super::plan::{Change, Lifetimes, Next, next};
 use super::shown::Shown;
 use super::unix_seconds;
 use crate::metrics::{Certificate, Metrics};
+use crate::params;
 use crate::ready::Ready;
 use crate::twin::MANAGER;
 
@@ -133,15 +133,14 @@ impl Own<'_> {
 
     async fn write(&self, secret: Option<&Secret>, material: &Material) -> Result<(), kube::Error> {
         let secrets: Api<Secret> = Api::default_namespaced(self.client.clone());
-        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let write = async {
             match secret {
                 // Its resourceVersion makes sure that nobody else was faster.
                 Some(secret) => {
                     let changed = Secret { data: Some(material.data()), ..secret.clone() };
-                    secrets.replace(NAME, &params, &changed).await
+                    secrets.replace(NAME, &params::post(), &changed).await
                 }
-                None => secrets.create(&params, &fresh(material)).await,
+                None => secrets.create(&params::post(), &fresh(material)).await,
             }
         };
         let late = || kube::Error::Service("no answer in time".into());

@@ -4,17 +4,16 @@
 //! and ports. Its owner is the twin alone; a second owner would keep it when the twin goes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use k3k_expose_proto::endpoints::Endpoints;
-use k3k_expose_proto::service::IpFamily;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use sha2::{Digest, Sha256};
 
+use crate::name::{hex, is_hex};
 use crate::services::HostName;
-use crate::translate::{Desired, protocol_word};
+use crate::translate::{Desired, family_word, protocol_word};
 use crate::twin::MANAGER;
 
 /// Label by which a slice belongs to a Service.
@@ -85,10 +84,7 @@ impl HostSlice {
 pub fn service_of(at: &HostName) -> Option<HostName> {
     let (name, suffix) = at.name.split_at_checked(at.name.len().checked_sub(SUFFIX)?)?;
     let digits = suffix.strip_prefix('-')?;
-    digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        .then(|| HostName { namespace: at.namespace.clone(), name: name.to_owned() })
+    is_hex(digits).then(|| HostName { namespace: at.namespace.clone(), name: name.to_owned() })
 }
 
 /// The slice that should stand beside a twin of that UID. `frame` has the marks that the twin has, too.
@@ -171,18 +167,8 @@ pub fn reduce(slice: EndpointSlice) -> HostSlice {
     }
 }
 
-const fn family_word(family: IpFamily) -> &'static str {
-    match family {
-        IpFamily::IPv4 => "IPv4",
-        IpFamily::IPv6 => "IPv6",
-    }
-}
-
 fn digits(endpoints: &Endpoints) -> String {
     // Writing what was read cannot fail.
     let told = serde_json::to_string(&(endpoints.family, &endpoints.ports)).unwrap_or_default();
-    Sha256::digest(told).iter().take(4).fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    hex(&Sha256::digest(told)).chars().take(SUFFIX - 1).collect()
 }

@@ -164,10 +164,9 @@ impl HostSecrets {
 }
 
 /// Whether a name can be that of such a twin: nothing else is ever deleted.
-fn is_twin(name: &str) -> bool {
-    let hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    let tail = name.len().checked_sub(2 * DIGITS).and_then(|front| name.split_at_checked(front));
-    tail.is_some_and(|(front, digits)| front.len() > 1 && front.ends_with('-') && hex(digits))
+fn is_twin(text: &str) -> bool {
+    let tail = text.len().checked_sub(2 * DIGITS).and_then(|front| text.split_at_checked(front));
+    tail.is_some_and(|(front, digits)| front.len() > 1 && front.ends_with('-') && name::is_hex(digits))
 }
 
 fn digits(hash: impl fmt::Display) -> String {

@@ -121,14 +121,12 @@ impl Registry {
             return;
         };
         let (tenant, key) = (&marks.tenant, &marks.key);
-        let record = self.tenants.get_mut(tenant).and_then(|ledger| ledger.record_mut(key));
+        let record = self.tenants.get(tenant).and_then(|ledger| ledger.record(key));
         match record {
             // While the object is at hand the writer works on it and will see what stands by itself.
             Some(record) if record.object.is_some() => {}
             Some(record) if before.is_some() && !record.stale && record.answer.is_some() => {
-                let is_contested = record.contest.undone(now);
-                self.totals.repairs += 1;
-                if is_contested { self.contested(tenant, key, now) } else { self.need(tenant, key) }
+                self.undone(tenant, key, now)
             }
             Some(_) => self.need(tenant, key),
             None => {}

@@ -285,13 +285,19 @@ impl Registry {
             (Some(before), Some(after)) if before.same_as(after) => self.refresh(tenant, key),
             // Somebody wrote keys of its own: no contest, but a key of the tenant's may have been among them.
             (Some(before), Some(after)) if !before.is_undone_in(after) => self.need(tenant, key),
-            _ if kept => {
-                let is_contested = record.contest.undone(now);
-                self.totals.repairs += 1;
-                if is_contested { self.contested(tenant, key, now) } else { self.need(tenant, key) }
-            }
+            _ if kept => self.undone(tenant, key, now),
             _ => self.need(tenant, key),
         }
+    }
+
+    /// Puts right what somebody undid of an object's twin, unless it is a contest.
+    pub(super) fn undone(&mut self, tenant: &Uid, key: &Key, now: Duration) {
+        let Some(record) = self.tenants.get_mut(tenant).and_then(|ledger| ledger.record_mut(key)) else {
+            return;
+        };
+        let is_contested = record.contest.undone(now);
+        self.totals.repairs += 1;
+        if is_contested { self.contested(tenant, key, now) } else { self.need(tenant, key) }
     }
 
     /// Tells the agent what the host changed in a twin's status.

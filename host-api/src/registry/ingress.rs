@@ -9,7 +9,7 @@ use k3k_expose_proto::{Key, Outcome, Reason, Resource, Uid};
 use k8s_openapi::api::networking::v1::{Ingress, IngressSpec};
 
 use super::Registry;
-use super::judge::{Task, Verdict, body};
+use super::judge::{Task, Verdict};
 use super::secrets::Names;
 use crate::ingress::host::{self, hosts};
 use crate::ingress::plan::plan;
@@ -127,7 +127,7 @@ impl Registry {
                 None => Verdict::Answer(Reason::Applied, Self::secrets_of(ledger, key, &names)),
             },
             Plan::Create => {
-                let ingress = Ingress { metadata: body(&at, &desired), spec: Some(desired.spec), status: None };
+                let ingress = Ingress { metadata: desired.metadata(&at), spec: Some(desired.spec), status: None };
                 Verdict::Do(Task::CreateIngress(at, Box::new(ingress)))
             }
             Plan::Patch(patch) => Verdict::Do(Task::Patch(at, patch)),

@@ -7,7 +7,6 @@ use k3k_expose_proto::{Key, Reason, Resource, Uid};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::policy::denial;
@@ -19,7 +18,7 @@ use crate::ledger::Ledger;
 use crate::plan::{self, Plan, Road, plan};
 use crate::policy;
 use crate::services::{Blocker, HostName};
-use crate::translate::{Desired, translate};
+use crate::translate::translate;
 use crate::twin::{self, CLUSTER_NAME, Held, HostService, Marks, Twin, VIRTUAL_NAMESPACE};
 
 /// How long it is believed that pods carry, or do not carry, our labels.
@@ -181,7 +180,7 @@ impl Registry {
         }
         match planned {
             Plan::Create => {
-                let service = Service { metadata: body(&at, &desired), spec: Some(desired.spec), status: None };
+                let service = Service { metadata: desired.metadata(&at), spec: Some(desired.spec), status: None };
                 Verdict::Do(Task::Create(at, Box::new(service)))
             }
             Plan::Patch(patch) => match twin.filter(|twin| narrows(twin, &desired.spec)) {
@@ -277,16 +276,4 @@ fn without(at: HostName, twin: &Twin, numbers: Vec<Blocker>) -> Verdict {
 
 pub(super) fn deletion<S>(at: HostName, twin: &Twin<S>) -> Task {
     Task::Delete { at, uid: twin.uid.clone(), resource_version: twin.resource_version.clone() }
-}
-
-/// The metadata of a new twin.
-pub(super) fn body<S>(at: &HostName, desired: &Desired<S>) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(at.name.clone()),
-        namespace: Some(at.namespace.clone()),
-        labels: Some(desired.labels.clone()),
-        annotations: Some(desired.annotations.clone()),
-        owner_references: Some(vec![desired.owner.clone()]),
-        ..ObjectMeta::default()
-    }
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::networking::v1::IngressSpec;
 use serde_json::json;
 
 use super::Registry;
-use super::judge::{Task, Verdict, body};
+use super::judge::{Task, Verdict};
 use super::words;
 use crate::ingress::policy::{Denial, Policy};
 use crate::ingress::secret::{self, SecretTwin};
@@ -51,7 +51,7 @@ impl Registry {
             }
             Secret::Pair(pair) => {
                 let desired = frame(&ledger.tenant, &ledger.virtual_cluster, key, uid, &BTreeMap::new(), ());
-                let twin = SecretTwin { metadata: body(&at, &desired), pair: pair.clone() };
+                let twin = SecretTwin { metadata: desired.metadata(&at), pair: pair.clone() };
                 Verdict::Do(Task::CreateSecret(at, Box::new(twin)))
             }
         }

@@ -13,12 +13,12 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 
 use super::drive;
-use crate::cluster;
 use crate::endpoints::address::{Holder, Source};
 use crate::endpoints::slice::{SERVICE_NAME, SLICE_MANAGED_BY};
 use crate::hub::Hub;
 use crate::ready::Ready;
 use crate::services::HostName;
+use crate::tenant;
 use crate::twin::{CLUSTER_NAME, MANAGER};
 
 type Holds = Option<(Holder, BTreeSet<IpAddr>)>;
@@ -90,12 +90,11 @@ async fn holders<K>(
 
 /// A pod that a Cluster controls, while it has its addresses to itself.
 fn pod(pod: &Pod) -> Holds {
-    let owner = pod.owner_references().iter().find(|owner| owner.controller == Some(true))?;
-    let of_cluster = owner.kind == "Cluster" && owner.api_version.split('/').next() == Some(cluster::GROUP);
+    let owner = tenant::cluster_that_controls(&pod.metadata)?;
     let on_node = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default();
     let status = pod.status.as_ref()?;
     let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    if !of_cluster || on_node || is_over {
+    if on_node || is_over {
         return None;
     }
     let ips = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
