@@ -39,7 +39,7 @@ const ENSURE: Duration = Duration::from_secs(10);
 /// The account, and the token that its client shows.
 pub(crate) struct Account {
     admin: Mutex<Client>,
-    manifests: &'static [&'static str],
+    manifests: Vec<&'static str>,
     token: Arc<Mutex<SecretString>>,
     minted: watch::Sender<bool>,
     mend: Notify,
@@ -59,14 +59,14 @@ enum AccountError {
 
 impl Account {
     pub(crate) fn new(admin: Client, watched: &[Resource]) -> Self {
-        let manifests: &[&str] = match watched.len() {
-            1 => &[MANIFEST],
-            2 => &[MANIFEST, INGRESS_MANIFEST],
-            _ => &[MANIFEST, INGRESS_MANIFEST, TLS_MANIFEST],
+        let manifest_for = |resource: &Resource| match resource {
+            Resource::Services => MANIFEST,
+            Resource::Ingresses => INGRESS_MANIFEST,
+            Resource::Secrets => TLS_MANIFEST,
         };
         Self {
             admin: Mutex::new(admin),
-            manifests,
+            manifests: watched.iter().map(manifest_for).collect(),
             token: Arc::default(),
             minted: watch::Sender::new(false),
             mend: Notify::new(),
@@ -139,7 +139,7 @@ impl Account {
     async fn ensure(&self) -> Result<Duration, AccountError> {
         let admin = lock(&self.admin).clone();
         let mut objects = Vec::new();
-        for text in self.manifests {
+        for text in &self.manifests {
             objects.extend(manifest(text)?);
         }
         for (resource, wanted) in objects {

@@ -8,10 +8,12 @@ use std::num::NonZeroU16;
 
 use k3k_expose_proto::endpoints::{EndpointPort, Endpoints, LeftOut};
 use k3k_expose_proto::limits::{ENDPOINT_SETS, ENDPOINTS};
-use k3k_expose_proto::service::{IpFamily, Protocol, ServiceType};
+use k3k_expose_proto::service::{IpFamily, ServiceType};
 use k3k_expose_proto::{Key, Service};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::{EndpointPort as Port, EndpointSlice};
+
+use crate::project::{ip_family, protocol};
 
 /// Slices that name a Service, but not those that the endpointslice-controller makes for a selector.
 pub(crate) const SELECTOR: &str =
@@ -127,10 +129,8 @@ pub(crate) fn reduce(slice: &EndpointSlice) -> Option<Named> {
 }
 
 fn fields(slice: &EndpointSlice) -> Slice {
-    let family = match slice.address_type.as_str() {
-        "IPv4" => IpFamily::IPv4,
-        "IPv6" => IpFamily::IPv6,
-        _ => return Slice { endpoints: None, left_out: Some(LeftOut::Names) },
+    let Ok(family) = ip_family(&slice.address_type) else {
+        return Slice { endpoints: None, left_out: Some(LeftOut::Names) };
     };
     // Not ready is said; of what nothing is said is ready.
     let ready = slice
@@ -152,12 +152,7 @@ fn fields(slice: &EndpointSlice) -> Slice {
 fn port(port: &Port) -> Option<EndpointPort> {
     Some(EndpointPort {
         name: port.name.clone().unwrap_or_default(),
-        protocol: match port.protocol.as_deref() {
-            None | Some("TCP") => Protocol::TCP,
-            Some("UDP") => Protocol::UDP,
-            Some("SCTP") => Protocol::SCTP,
-            Some(_) => return None,
-        },
+        protocol: protocol(port.protocol.as_deref())?,
         port: NonZeroU16::new(u16::try_from(port.port?).ok()?)?,
         app_protocol: port.app_protocol.clone().filter(|text| !text.is_empty()),
     })

@@ -154,7 +154,7 @@ fn cluster_ips(spec: &ServiceSpec) -> Result<ClusterIps, &'static str> {
     parsed.map(ClusterIps::Addresses)
 }
 
-fn ip_family(word: &str) -> Result<IpFamily, &'static str> {
+pub(crate) fn ip_family(word: &str) -> Result<IpFamily, &'static str> {
     match word {
         "IPv4" => Ok(IpFamily::IPv4),
         "IPv6" => Ok(IpFamily::IPv6),
@@ -171,15 +171,19 @@ fn ip_family_policy(word: &str) -> Result<IpFamilyPolicy, &'static str> {
     }
 }
 
+pub(crate) fn protocol(word: Option<&str>) -> Option<Protocol> {
+    match word {
+        None | Some("" | "TCP") => Some(Protocol::TCP),
+        Some("UDP") => Some(Protocol::UDP),
+        Some("SCTP") => Some(Protocol::SCTP),
+        Some(_) => None,
+    }
+}
+
 fn port(from: &ServicePort, pins: &Pins) -> Result<Port, &'static str> {
     const NO_PORT: &str = "ports has a port that is none";
     let port = number(Some(from.port), NO_PORT)?.ok_or(NO_PORT)?;
-    let protocol = match from.protocol.as_deref() {
-        None | Some("" | "TCP") => Protocol::TCP,
-        Some("UDP") => Protocol::UDP,
-        Some("SCTP") => Protocol::SCTP,
-        Some(_) => return Err("ports has an unknown protocol"),
-    };
+    let protocol = protocol(from.protocol.as_deref()).ok_or("ports has an unknown protocol")?;
     let target_port = match &from.target_port {
         None | Some(IntOrString::Int(0)) => TargetPort::Number(port),
         Some(IntOrString::Int(target)) => {
