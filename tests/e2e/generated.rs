@@ -168,6 +168,16 @@ fn sample<T: std::fmt::Debug>(strategy: &BoxedStrategy<T>) -> Result<Vec<T>> {
     (0..EACH).map(one).collect()
 }
 
+impl Became {
+    /// Tells the figures. Of what a virtual API server would let through, nothing may be invalid.
+    fn tell(&self, kind: &str, sane: bool) -> Result<()> {
+        let Self { refused, taken, invalid } = self;
+        say(&format!("{EACH} generated {kind}, sane: {sane}: {refused:?}, {taken} taken, {} invalid", invalid.len()));
+        ensure!(!sane || invalid.is_empty(), "{invalid:#?}");
+        Ok(())
+    }
+}
+
 /// Puts twins to the API server, as if they were to be created.
 async fn dry_run<K>(host: &Client, twins: Vec<Result<K, Reason>>, bound: impl Fn(&K) -> Result<()>) -> Result<Became>
 where
@@ -247,13 +257,7 @@ async fn no_generated_service_becomes_a_twin_that_the_api_server_calls_invalid_w
     for (sane, strategy) in [(true, service(&key(), &word(), true)), (false, service(&hostile(), &hostile(), false))] {
         let twins = sample(&strategy)?.iter().map(|asked| twin_of_service(&grant, &at, asked)).collect();
         let became = dry_run(&host, twins, bound).await?;
-        say(&format!(
-            "{EACH} generated Services, sane: {sane}: {:?}, {} taken, {} invalid",
-            became.refused,
-            became.taken,
-            became.invalid.len()
-        ));
-        ensure!(!sane || became.invalid.is_empty(), "{:#?}", became.invalid);
+        became.tell("Services", sane)?;
         ensure!(became.taken > 0 || !sane, "none was taken");
     }
     Ok(())
@@ -280,13 +284,7 @@ async fn no_generated_ingress_becomes_a_twin_that_the_api_server_calls_invalid_w
     for (sane, strategy) in [(true, ingress(&key(), &word(), true)), (false, ingress(&hostile(), &hostile(), false))] {
         let twins = sample(&strategy)?.iter().map(|asked| twin_of_ingress(&policy, &at, asked)).collect();
         let became = dry_run(&host, twins, bound).await?;
-        say(&format!(
-            "{EACH} generated Ingresses, sane: {sane}: {:?}, {} taken, {} invalid",
-            became.refused,
-            became.taken,
-            became.invalid.len()
-        ));
-        ensure!(!sane || became.invalid.is_empty(), "{:#?}", became.invalid);
+        became.tell("Ingresses", sane)?;
     }
     Ok(())
 }

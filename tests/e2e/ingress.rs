@@ -21,7 +21,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::observe::{event, headless, outcomes, session_up, writes};
+use crate::observe::{event, headless, outcomes, writes};
 use crate::policy::stage::{apply, of_namespace};
 use crate::world::SOON;
 use stage::{Actor, NAMESPACE, Stage, answered, ingress, no_twin, said, twin, twins, with_certificate_for};
@@ -378,14 +378,7 @@ async fn a_restart_of_either_side_writes_nothing_about_ingresses() -> Result<()>
     let inside = actor.plane.audit();
     for restart in ["agent", "host-api"] {
         let (on_host, in_virtual) = (host.mark().await?, inside.mark().await?);
-        match restart {
-            "agent" => actor.agent.restart().await?,
-            _ => {
-                stage.host_api.kill().await?;
-                stage.host_api.restart().await?;
-            }
-        }
-        session_up(&actor.agent).await?;
+        actor.session_after_restart(&stage, restart).await?;
         outcomes(&actor.agent, "applied", 11, SOON).await?;
         outcomes(&actor.agent, "rejected", 1, SOON).await?;
         let written = writes(&host, on_host, namespace).await?;

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use crate::observe::virtual_cluster;
+use crate::observe::{session_up, virtual_cluster};
 use crate::world::SOON;
 
 /// The namespace of the virtual cluster in which the tests work.
@@ -164,6 +164,17 @@ impl Actor {
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
         Api::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         Ok(Self { tenant, agent, plane, client })
+    }
+
+    /// Restarts the agent, or host-api, and waits for a session.
+    pub async fn session_after_restart(&self, stage: &Stage, of: &str) -> Result<()> {
+        if of == "agent" {
+            self.agent.restart().await?;
+        } else {
+            stage.host_api.kill().await?;
+            stage.host_api.restart().await?;
+        }
+        session_up(&self.agent).await
     }
 
     /// Puts an agent in the place of this one that does not speak of Secrets.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::stage::{Actor, NAMESPACE, Stage, answered, ingress, no_twin, said, twins};
-use crate::observe::{headless, outcomes, session_up, writes};
+use crate::observe::{headless, outcomes, writes};
 use crate::world::SOON;
 
 /// Host namespaces of all tests here, each of which has a policy of its own on one host.
@@ -213,14 +213,7 @@ async fn a_restart_of_either_side_writes_nothing_about_certificates_and_none_cro
     let inside = actor.plane.audit();
     for restart in ["agent", "host-api"] {
         let (on_host, in_virtual) = (host.mark().await?, inside.mark().await?);
-        match restart {
-            "agent" => actor.agent.restart().await?,
-            _ => {
-                stage.host_api.kill().await?;
-                stage.host_api.restart().await?;
-            }
-        }
-        session_up(&actor.agent).await?;
+        actor.session_after_restart(&stage, restart).await?;
         outcomes(&actor.agent, "applied", 4, SOON).await?;
         assert_eq!(writes(&host, on_host, namespace).await?, [], "restart of {restart}");
         let told = inside.writes_since(in_virtual, |user| user == AGENT_USER).await?.counted;

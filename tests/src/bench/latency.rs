@@ -55,7 +55,7 @@ struct Object {
 
 impl Latencies {
     pub(super) async fn measure(field: &Field, rate: u32, samples: usize) -> anyhow::Result<Self> {
-        let ours = ours(field, rate, samples).await?;
+        let ours = ours(field, &format!("latency-{rate}"), samples).await?;
         let direct = direct(field, rate, samples).await?;
         // The first request of a client also opens its connection.
         for side in [&ours, &direct] {
@@ -70,9 +70,23 @@ impl Latencies {
     }
 }
 
-async fn ours(field: &Field, rate: u32, samples: usize) -> anyhow::Result<Side> {
+/// Creates Services in the virtual cluster at that rate, and gives the milliseconds until the host's watch told of each twin.
+/// They are gone again, to the last trace on the host, when it returns.
+pub(super) async fn of_creates(field: &Field, name: &str, rate: u32, samples: usize) -> anyhow::Result<Vec<f64>> {
+    let ours = ours(field, name, samples).await?;
+    ours.services.get_opt("warm-up").await?;
+    let period = Duration::from_secs(1) / rate;
+    let began = run(Change::Create, Instant::now() + period, period, &ours).await?;
+    let lasted = self::samples(field, Change::Create, &ours, &began).await?;
+    let began = run(Change::Delete, Instant::now() + period, period, &ours).await?;
+    self::samples(field, Change::Delete, &ours, &began).await?;
+    field.settled().await?;
+    Ok(lasted)
+}
+
+async fn ours(field: &Field, name: &str, samples: usize) -> anyhow::Result<Side> {
     let object = |index| {
-        let name = format!("latency-{rate}-{index}");
+        let name = format!("{name}-{index}");
         anyhow::Ok(Object {
             body: bodies::tenants(&name)?,
             host_name: field.tenant().twin_name(&name, VIRTUAL_NAMESPACE),

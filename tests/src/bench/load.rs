@@ -12,31 +12,26 @@ use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use k3k_expose_proto::line;
 use k3k_expose_proto::message::{FromAgent, Put};
-use k3k_expose_proto::service::{ClusterIps, Service as Wished, ServiceType};
-use k8s_openapi::api::core::v1::Service;
-use kube::Api;
-use kube::api::{DeleteParams, PostParams};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use k3k_expose_proto::service::{ClusterIps, Service, ServiceType};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::bodies::{self, VIRTUAL_NAMESPACE};
 use super::field::Field;
+use super::latency;
 use super::report::{Attack, Load, Percentiles, mib};
-use super::service_watch::Seen;
 use crate::eventually::eventually;
 use crate::product::HostApi;
 use crate::progress::say;
 use crate::wire::{WireSession, cluster_ip_service, hello, put};
 
-/// Creates of the neighbor's for each figure, and how often.
+/// Creates of the neighbor's for each figure, and how many a second.
 const CREATES: usize = 300;
-const PERIOD: Duration = Duration::from_millis(50);
+const RATE: u32 = 20;
 /// Objects that the hostile tenant says.
 const MANY: usize = 100_000;
 /// Bytes that it says at once.
 const BURST: usize = 64 * 1024;
-/// For the last create to arrive, and for host-api to be at rest again.
+/// For host-api to be at rest again.
 const DEADLINE: Duration = Duration::from_secs(100);
 
 /// What the hostile tenant says next.
@@ -86,40 +81,8 @@ pub(super) async fn measure() -> anyhow::Result<Load> {
     Ok(load)
 }
 
-/// Creates Services of the neighbor's at their times, and gives the milliseconds until the host's watch told of each twin.
 async fn creates(field: &Field, name: &str) -> anyhow::Result<Percentiles> {
-    let services: Api<Service> = Api::namespaced(field.virtual_client().await?, VIRTUAL_NAMESPACE);
-    services.get_opt("warm-up").await?;
-    let names: Vec<String> = (0..CREATES).map(|index| format!("{name}-{index}")).collect();
-    let mut calls = JoinSet::new();
-    let start = Instant::now() + PERIOD;
-    for (index, name) in (0u32..).zip(&names) {
-        let (services, body) = (services.clone(), bodies::tenants(name)?);
-        calls.spawn(async move {
-            sleep_until(start + PERIOD * index).await;
-            let began = Instant::now();
-            services.create(&PostParams::default(), &body).await.map(|_| (index, began))
-        });
-    }
-    let mut began = Vec::new();
-    while let Some(call) = calls.join_next().await {
-        began.push(call.context("a call died")??);
-    }
-    began.sort_unstable();
-    let twins: Vec<String> = names.iter().map(|name| field.tenant().twin_name(name, VIRTUAL_NAMESPACE)).collect();
-    let arrived = field
-        .watch()
-        .wait("every twin", DEADLINE, |seen| twins.iter().map(|twin| seen.made(twin)).collect::<Option<Vec<_>>>())
-        .await?;
-    let lasted = arrived.iter().zip(&began);
-    let lasted: Vec<f64> = lasted.map(|(arrived, (_, began))| (*arrived - *began).as_secs_f64() * 1000.0).collect();
-    for name in &names {
-        services.delete(name, &DeleteParams::default()).await?;
-    }
-    let gone = |seen: &Seen| twins.iter().all(|twin| seen.gone(twin).is_some()).then_some(());
-    field.watch().wait("no twin", DEADLINE, gone).await?;
-    field.settled().await?;
-    Ok(Percentiles::of(&lasted))
+    Ok(Percentiles::of(&latency::of_creates(field, name, RATE, CREATES).await?))
 }
 
 /// Waits until only the neighbor has a session and nothing is left to do.
@@ -183,6 +146,6 @@ async fn flood(host_api: &HostApi, token: &str, says: Says, said: &mut usize) ->
 }
 
 /// A headless Service, or one that the host would refuse for its length.
-fn headless(traffic_distribution: Option<String>) -> Wished {
-    Wished { cluster_ips: ClusterIps::Headless, traffic_distribution, ..Wished::new(ServiceType::ClusterIP) }
+fn headless(traffic_distribution: Option<String>) -> Service {
+    Service { cluster_ips: ClusterIps::Headless, traffic_distribution, ..Service::new(ServiceType::ClusterIP) }
 }
