@@ -39,9 +39,9 @@ impl Spoken {
         Tenant::create(&host, name, "spoken", TenantOptions::default()).await
     }
 
-    /// Opens the session.
+    /// Opens the session with a host-api of the tenant's host.
     pub async fn on(host_api: &HostApi, tenant: Tenant) -> Result<Self> {
-        let host = Rig::shared().host().await?.client().await?;
+        let host = tenant.host_client().clone();
         let token = tenant.server_pod_token(0).await?;
         let session = WireSession::open(host_api, &token, wire::hello("spoken-cluster", &[])?).await?.0;
         session.send_snapshot(&[]).await?;

@@ -6,17 +6,42 @@ use anyhow::{Context, Result};
 use k3k_expose_proto::Reason;
 use k3k_expose_proto::message::{FromAgent, Put};
 use k3k_expose_proto::service::ServiceType;
-use k3k_expose_tests::product::HOST_API_USER;
-use k3k_expose_tests::{Rig, took, wire};
+use k3k_expose_tests::k3k::{Tenant, TenantOptions};
+use k3k_expose_tests::product::{HOST_API_USER, HostApi, HostApiOptions};
+use k3k_expose_tests::{ControlPlane, PlaneOptions, rig, took, wire};
 use serde_json::json;
+use tokio::sync::OnceCell;
 use tokio::time::{Duration, Instant, timeout};
 
-use super::stage::{self, apply, hear, of_namespace, selecting, settle};
+use super::stage::{apply, governs, hear, of_namespace, selecting, settle};
 use crate::spoken::{Spoken, numbered, put};
 use crate::world::SOON;
 
 /// Far more than these tests take.
 const LONG: Duration = Duration::from_secs(120);
+
+/// A host of their own: on the shared one these tests would hold many numbers that other tests' virtual clusters draw.
+struct Stage {
+    host: ControlPlane,
+    host_api: HostApi,
+}
+
+impl Stage {
+    async fn shared() -> Result<&'static Self> {
+        static STAGE: OnceCell<Stage> = OnceCell::const_new();
+        let boot = async || {
+            let host = rig::host(PlaneOptions::new("policy-counts").without_controllers()).await?;
+            let host_api = HostApi::start(&host, HostApiOptions::default()).await?;
+            anyhow::Ok(Self { host, host_api })
+        };
+        STAGE.get_or_try_init(boot).await
+    }
+
+    async fn spoken(&self, name: &str) -> Result<Spoken> {
+        let tenant = Tenant::create(&self.host.client().await?, name, "spoken", TenantOptions::default()).await?;
+        Spoken::on(&self.host_api, tenant).await
+    }
+}
 
 fn count(told: &BTreeMap<String, Reason>, reason: Reason) -> usize {
     told.values().filter(|told| **told == reason).count()
@@ -25,10 +50,11 @@ fn count(told: &BTreeMap<String, Reason>, reason: Reason) -> usize {
 #[tokio::test]
 async fn three_thousand_node_ports_of_one_tenant_are_capped_and_others_get_theirs() -> Result<()> {
     const MOST: usize = 40;
-    let mut greedy = Spoken::start("policy-greedy").await?;
-    let mut neighbor = Spoken::start("policy-neighbor").await?;
+    let stage = Stage::shared().await?;
+    let mut greedy = stage.spoken("policy-greedy").await?;
+    let mut neighbor = stage.spoken("policy-neighbor").await?;
     apply(&greedy.host, "policy-greedy", &of_namespace("policy-greedy", json!({"nodePorts": {"most": MOST}}))).await?;
-    stage::governs(&greedy.host, "policy-greedy", 1).await?;
+    governs(&greedy.host, "policy-greedy", 1).await?;
     let puts = (0..3_000).map(|n| put(&format!("web-{n:04}"), numbered(ServiceType::NodePort, "", 0)?));
     let puts = puts.collect::<Result<Vec<Put>>>()?;
     let start = Instant::now();
@@ -61,7 +87,8 @@ async fn three_thousand_node_ports_of_one_tenant_are_capped_and_others_get_their
 
 #[tokio::test]
 async fn a_policy_that_concerns_ten_of_a_thousand_services_writes_ten_times() -> Result<()> {
-    let mut spoken = Spoken::start("policy-thousand").await?;
+    let stage = Stage::shared().await?;
+    let mut spoken = stage.spoken("policy-thousand").await?;
     let kind = |n: usize| if n < 10 { ServiceType::LoadBalancer } else { ServiceType::ClusterIP };
     let puts =
         (0..1_000).map(|n| put(&format!("web-{n:04}"), numbered(kind(n), "", 0)?)).collect::<Result<Vec<_>>>()?;
@@ -74,7 +101,7 @@ async fn a_policy_that_concerns_ten_of_a_thousand_services_writes_ten_times() ->
         .context("1,000 answers")??;
     assert_eq!(count(&told, Reason::Applied), puts.len());
 
-    let audit = Rig::shared().host().await?.audit();
+    let audit = stage.host.audit();
     let namespace = spoken.tenant.namespace.clone();
     let writes = async |mark| -> Result<usize> {
         let writes = audit.writes_since(mark, |user| user == HOST_API_USER).await?.counted;
@@ -102,7 +129,8 @@ async fn a_policy_that_concerns_ten_of_a_thousand_services_writes_ten_times() ->
 
 #[tokio::test]
 async fn a_limit_that_is_lowered_or_raised_counts_at_once_for_what_stands() -> Result<()> {
-    let mut spoken = Spoken::start("policy-limits").await?;
+    let stage = Stage::shared().await?;
+    let mut spoken = stage.spoken("policy-limits").await?;
     let puts = ["a", "b", "c", "d"].map(|name| put(name, numbered(ServiceType::ClusterIP, "", 0)?));
     let puts = puts.into_iter().collect::<Result<Vec<Put>>>()?;
     for put in &puts {
@@ -113,7 +141,7 @@ async fn a_limit_that_is_lowered_or_raised_counts_at_once_for_what_stands() -> R
         let of = |n: usize| if n < few { Reason::Applied } else { Reason::TooManyObjects };
         puts.iter().enumerate().map(|(n, put)| (put.clone(), of(n))).collect()
     };
-    let audit = Rig::shared().host().await?.audit();
+    let audit = stage.host.audit();
     let mark = audit.mark().await?;
     for (few, what) in [(2, "two of four twins that a lower limit takes"), (4, "two twins that a higher limit lets in")]
     {
