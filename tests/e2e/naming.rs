@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::observe::headless;
 use crate::same::VIRTUAL_UID;
 use crate::world::{SOON, World, change, create, delete, service, tenant};
 
@@ -46,13 +47,13 @@ async fn two_services_whose_names_collide_never_share_a_twin() -> Result<()> {
     assert_eq!(world.twin(&one, |_| true).await?.uid(), twin.uid());
 
     // A third one of the same name, in another Cluster of the same host namespace, spoken for by hand.
-    let rig = Rig::shared();
+    let host_api = Rig::shared().sliced().host_api().await?;
     let neighbor = tenant(&world.host, &world.tenant.namespace, "other").await?;
     let third = put("default", &name("05aa64"), "third", cluster_ip_service("web", 80)?)?;
     assert_eq!(neighbor.twin_name(third.key.name(), "default"), TWIN);
     let token = neighbor.server_pod_token(0).await?;
     let (mut session, _) =
-        WireSession::open(rig.host_api().await?, &token, hello("another", slice::from_ref(&third))?).await?;
+        WireSession::open(host_api, &token, hello("another", slice::from_ref(&third))?).await?;
     session.send_snapshot(slice::from_ref(&third)).await?;
     let answer = session.settled(&third).await?;
     assert_eq!((answer.outcome, answer.reason), (Outcome::Rejected, Reason::NameTaken));
@@ -60,7 +61,7 @@ async fn two_services_whose_names_collide_never_share_a_twin() -> Result<()> {
     assert_eq!(world.twin(&one, |_| true).await?.uid(), twin.uid());
     session.send(&k3k_expose_proto::FromAgent::Delete(gone(&third))).await?;
     // A beat is not answered, so another Service shows that the deletion was taken in.
-    let fence = put("default", "fence", "fence", cluster_ip_service("web", 80)?)?;
+    let fence = headless("fence")?;
     session.send(&k3k_expose_proto::FromAgent::Put(fence.clone())).await?;
     assert_eq!(session.settled(&fence).await?.reason, Reason::Applied);
     assert_eq!(world.twin(&one, |_| true).await?.uid(), twin.uid(), "it went with a namesake of another tenant");

@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(15);
 #[tokio::test]
 async fn both_processes_end_cleanly_at_the_first_signal() -> Result<()> {
     let rig = Rig::shared();
-    let host = rig.host().await?;
+    let host = rig.sliced().host().await?;
     let host_api = HostApi::start(host, HostApiOptions::default()).await?;
     let plane = rig.virtual_cluster("process").await?;
     let world = World::on(host, &host_api, plane, "process", TenantOptions::default()).await?;

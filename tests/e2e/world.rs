@@ -60,13 +60,13 @@ impl World {
         static BASES: Cells = OnceLock::new();
         let cell = cell(&BASES, name);
         let rig = Rig::shared();
-        let host = rig.host().await?;
-        let client = host.client().await?;
+        let site = rig.sliced();
+        let client = site.host().await?.client().await?;
         let base = cell
             .get_or_try_init(async || {
                 let plane = rig.virtual_cluster(name).await?;
                 let tenant = tenant(&client, "host-shared", cluster).await?;
-                let agent = Arc::new(agent(&tenant, &plane, rig.host_api().await?).await?);
+                let agent = Arc::new(agent(&tenant, &plane, site.host_api().await?).await?);
                 anyhow::Ok(Base { tenant, plane, agent })
             })
             .await?;

@@ -4,8 +4,9 @@
 //! resets a plane starts its own by `ControlPlane::start`, because its neighbors run at the same time.
 //!
 //! The trap: every API server draws numbers at random from its ranges, and one that two virtual clusters draw is taken on
-//! the host for the second. So each virtual cluster gets a slice of the host's ranges for itself. What is about numbers that
-//! the host chooses needs whole ranges, as k3k gives them, and so a host for itself: a [`Pair`].
+//! the host for the second. So each virtual cluster gets a slice of the host's ranges for itself, on a host where nobody else
+//! draws: one for the tests that let the host choose numbers for what they say by hand, another for virtual clusters. What is
+//! about numbers that both sides draw needs whole ranges, as k3k gives them, and so a host for itself: a [`Pair`].
 
 mod pair;
 
@@ -24,21 +25,17 @@ use crate::product::{HostApi, HostApiOptions};
 /// Slices that there are: 4096 cluster IPs and 160 node ports each. The first is left to Services of the host.
 const SLICES: u16 = 15;
 
-/// The shared processes of this test binary; they end with it.
-#[derive(Debug, Default)]
-pub struct Rig {
+/// A host and its host-api, each booted by whom needs it first.
+#[derive(Debug)]
+pub struct Site {
+    name: &'static str,
     host: OnceCell<ControlPlane>,
     host_api: OnceCell<HostApi>,
-    virtual_clusters: Mutex<HashMap<String, Arc<OnceCell<Arc<ControlPlane>>>>>,
-    pairs: Mutex<HashMap<String, Arc<OnceCell<Arc<Pair>>>>>,
 }
 
-impl Rig {
-    /// The one of this process; nothing is started by this call.
-    #[must_use]
-    pub fn shared() -> &'static Self {
-        static RIG: OnceLock<Rig> = OnceLock::new();
-        RIG.get_or_init(Self::default)
+impl Site {
+    const fn new(name: &'static str) -> Self {
+        Self { name, host: OnceCell::const_new(), host_api: OnceCell::const_new() }
     }
 
     /// The host: a control plane with controllers, k3k's CRD and a Node.
@@ -46,7 +43,7 @@ impl Rig {
     /// # Errors
     /// When it does not boot; the next call tries again.
     pub async fn host(&self) -> anyhow::Result<&ControlPlane> {
-        self.host.get_or_try_init(async || host(PlaneOptions::new("host")).await).await
+        self.host.get_or_try_init(async || host(PlaneOptions::new(self.name)).await).await
     }
 
     /// The host-api on that host, ready.
@@ -57,14 +54,59 @@ impl Rig {
         let host = self.host().await?;
         self.host_api.get_or_try_init(async || HostApi::start(host, HostApiOptions::default()).await).await
     }
+}
 
-    /// The virtual cluster of this name, booted at the first call; each costs about 400 MB.
+/// The shared processes of this test binary; they end with it.
+#[derive(Debug)]
+pub struct Rig {
+    by_hand: Site,
+    sliced: Site,
+    virtual_clusters: Mutex<HashMap<String, Arc<OnceCell<Arc<ControlPlane>>>>>,
+    pairs: Mutex<HashMap<String, Arc<OnceCell<Arc<Pair>>>>>,
+}
+
+impl Rig {
+    /// The one of this process; nothing is started by this call.
+    #[must_use]
+    pub fn shared() -> &'static Self {
+        static RIG: OnceLock<Rig> = OnceLock::new();
+        RIG.get_or_init(|| Self {
+            by_hand: Site::new("host"),
+            sliced: Site::new("sliced-host"),
+            virtual_clusters: Mutex::default(),
+            pairs: Mutex::default(),
+        })
+    }
+
+    /// The host that most tests share, whose API server draws numbers for what they say by hand.
+    ///
+    /// # Errors
+    /// As [`Site::host`].
+    pub async fn host(&self) -> anyhow::Result<&ControlPlane> {
+        self.by_hand.host().await
+    }
+
+    /// The host-api on that host, ready.
+    ///
+    /// # Errors
+    /// As [`Site::host_api`].
+    pub async fn host_api(&self) -> anyhow::Result<&HostApi> {
+        self.by_hand.host_api().await
+    }
+
+    /// The host of the virtual clusters that share out its numbers. Tests say nothing there for which it has to draw.
+    #[must_use]
+    pub const fn sliced(&self) -> &Site {
+        &self.sliced
+    }
+
+    /// The virtual cluster of this name, for the sliced host, booted at the first call; each costs about 400 MB.
     ///
     /// # Errors
     /// When it does not boot; the next call tries again.
     pub async fn virtual_cluster(&self, name: &str) -> anyhow::Result<Arc<ControlPlane>> {
         let cell = Arc::clone(self.virtual_clusters.lock().await.entry(name.to_owned()).or_default());
-        let boot = async || ControlPlane::start(sliced(virtual_options(name))?).await.map(Arc::new);
+        let boot = async || ControlPlane::start(with_slice(virtual_options(name))?).await.map(Arc::new);
         cell.get_or_try_init(boot).await.cloned()
     }
 
@@ -94,7 +136,7 @@ pub async fn host(options: PlaneOptions) -> anyhow::Result<ControlPlane> {
 ///
 /// # Errors
 /// When none is left.
-pub fn sliced(options: PlaneOptions) -> anyhow::Result<PlaneOptions> {
+pub fn with_slice(options: PlaneOptions) -> anyhow::Result<PlaneOptions> {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let slice = NEXT.fetch_add(1, Ordering::Relaxed);
     anyhow::ensure!(slice <= SLICES, "this binary boots more than {SLICES} shared virtual clusters");

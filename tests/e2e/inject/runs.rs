@@ -28,7 +28,7 @@ async fn beside<T>(kubelet: &Kubelet, test: impl Future<Output = Result<T>>) -> 
 }
 
 async fn virtual_cluster(name: &str) -> Result<ControlPlane> {
-    ControlPlane::start(rig::sliced(rig::virtual_options(name))?).await
+    ControlPlane::start(rig::with_slice(rig::virtual_options(name))?).await
 }
 
 async fn ready(kubelet: &Kubelet) -> Result<()> {
