@@ -52,8 +52,7 @@ async fn two_services_whose_names_collide_never_share_a_twin() -> Result<()> {
     let third = put("default", &name("05aa64"), "third", cluster_ip_service("web", 80)?)?;
     assert_eq!(neighbor.twin_name(third.key.name(), "default"), TWIN);
     let token = neighbor.server_pod_token(0).await?;
-    let (mut session, _) =
-        WireSession::open(host_api, &token, hello("another", slice::from_ref(&third))?).await?;
+    let (mut session, _) = WireSession::open(host_api, &token, hello("another", slice::from_ref(&third))?).await?;
     session.send_snapshot(slice::from_ref(&third)).await?;
     let answer = session.settled(&third).await?;
     assert_eq!((answer.outcome, answer.reason), (Outcome::Rejected, Reason::NameTaken));
