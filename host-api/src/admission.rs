@@ -7,13 +7,13 @@ mod review;
 pub mod stores;
 pub mod turns;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
@@ -27,6 +27,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, info};
 
 use crate::cluster::Cluster;
+use crate::connections::Connection;
 use crate::hub::Hub;
 use crate::inject::{CREATORS, Left, Settings, Surroundings, inject};
 use crate::label;
@@ -78,7 +79,9 @@ pub fn router(admission: Admission) -> Router {
 
 /// Reads a request when it is its caller's turn, and ends it when its body does not come, so that slow callers do not pile up.
 async fn in_turn(State(turns): State<Arc<Turns>>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip().to_canonical());
+    let connection = request.extensions().get::<Connection>().cloned();
+    let _busy = connection.as_ref().map(Connection::busy);
+    let peer = connection.and_then(|connection| connection.from).map(|peer| peer.to_canonical());
     let served = async {
         let _turn = turns.review(peer.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))).await;
         next.run(request).await

@@ -64,10 +64,12 @@ pub const LINE_COST: u32 = 256;
 /// Least time between two requests to say everything again.
 pub const SNAPSHOTS_APART: Duration = Duration::from_secs(10);
 
-/// Connections without a request. One more takes the place of the oldest of them.
+/// Connections of a TLS port without a request. One more takes the place of another: see [`crate::connections`].
 pub const IDLE: usize = 512;
-/// Time after which a connection without a request is closed.
+/// Time after which a connection of the session port without a request is closed.
 pub const IDLE_TIME: Duration = Duration::from_secs(60);
+/// The same of the admission port: the API server closes its own after 90 s, and none while it is about to ask.
+pub const REVIEWS_IDLE_TIME: Duration = Duration::from_secs(120);
 /// Time for a TLS handshake, and then for a first request.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Streams of one connection. An agent has one, and two while it renews its session.
@@ -154,7 +156,7 @@ pub fn table() -> Vec<Row> {
             "closed, closed, `BadHello`",
         ),
         row("time of a connection without a request", time(IDLE_TIME), "closed"),
-        row("connections without a request", many(IDLE), "the oldest is closed"),
+        row("connections of a port without a request", many(IDLE), "the oldest of the address that has most is closed"),
         row("streams of a connection", many(widen(STREAMS)), "refused by HTTP/2"),
         row(
             "headers of a request, and the token in them",

@@ -1,15 +1,17 @@
-//! Connections of the session port: whoever has no request under way gives way to others. I/O.
+//! Connections of a TLS port: whoever has no request under way gives way to others. I/O.
 //!
 //! A connection costs memory before anybody has proved anything. So only so many may idle: one more takes the place of the
-//! oldest, and none idles for ever. A connection with a request under way, or a session, is nobody's to close.
+//! oldest of the address that has most of them, so that a crowd from one place closes nobody else's, and none idles for ever.
+//! A connection with a request under way, or a session, is nobody's to close.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::middleware::AddExtension;
@@ -20,17 +22,27 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tower::Layer;
 
-use crate::bounds::{IDLE, IDLE_TIME};
+use crate::bounds::IDLE;
 
-/// All connections.
-#[derive(Clone, Debug, Default)]
-pub struct Connections(Arc<Mutex<Idle>>);
+/// All connections of a port.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    idle: Arc<Mutex<Idle>>,
+    time: Duration,
+}
 
 /// Those without a request, the one that idles longest first.
 #[derive(Debug, Default)]
 struct Idle {
     last: u64,
-    closers: BTreeMap<u64, CancellationToken>,
+    places: BTreeMap<u64, Place>,
+}
+
+/// Where an idle connection comes from, and what closes it.
+#[derive(Debug)]
+struct Place {
+    from: Option<IpAddr>,
+    closer: CancellationToken,
 }
 
 /// One connection.
@@ -55,6 +67,12 @@ struct Own {
 pub struct Busy(Connection);
 
 impl Connections {
+    /// None yet; each may idle for so long.
+    #[must_use]
+    pub fn new(time: Duration) -> Self {
+        Self { idle: Arc::default(), time }
+    }
+
     fn open(&self, from: Option<IpAddr>) -> Connection {
         let own = Own { requests: 0, idle: None, since: Instant::now() };
         let closer = CancellationToken::new();
@@ -64,20 +82,28 @@ impl Connections {
     }
 
     fn with<T>(&self, step: impl FnOnce(&mut Idle) -> T) -> T {
-        step(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        step(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Idle {
-    fn add(&mut self, closer: CancellationToken) -> u64 {
+    fn add(&mut self, place: Place) -> u64 {
         self.last += 1;
-        self.closers.insert(self.last, closer);
-        if self.closers.len() > IDLE
-            && let Some((_, oldest)) = self.closers.pop_first()
+        self.places.insert(self.last, place);
+        if self.places.len() > IDLE
+            && let Some(place) = self.next().and_then(|next| self.places.remove(&next))
         {
-            oldest.cancel();
+            place.closer.cancel();
         }
         self.last
+    }
+
+    /// The oldest of the address that has most.
+    fn next(&self) -> Option<u64> {
+        let mut counts = HashMap::<Option<IpAddr>, usize>::new();
+        self.places.values().for_each(|place| *counts.entry(place.from).or_default() += 1);
+        let most = counts.values().max()?;
+        self.places.iter().find(|(_, place)| counts.get(&place.from) == Some(most)).map(|(number, _)| *number)
     }
 }
 
@@ -88,7 +114,7 @@ impl Connection {
         self.own(|own| {
             own.requests += 1;
             if let Some(place) = own.idle.take() {
-                self.all.with(|all| all.closers.remove(&place));
+                self.all.with(|all| all.places.remove(&place));
             }
         });
         Busy(self.clone())
@@ -97,7 +123,7 @@ impl Connection {
     fn idles(&self) {
         self.own(|own| {
             own.since = Instant::now();
-            own.idle = Some(self.all.with(|all| all.add(self.closer.clone())));
+            own.idle = Some(self.all.with(|all| all.add(Place { from: self.from, closer: self.closer.clone() })));
         });
     }
 
@@ -114,13 +140,13 @@ impl Connection {
     fn closed(&self) {
         self.closer.cancel();
         if let Some(place) = self.own(|own| own.idle.take()) {
-            self.all.with(|all| all.closers.remove(&place));
+            self.all.with(|all| all.places.remove(&place));
         }
     }
 
     /// When it has idled for too long; a time to look again while it does not idle.
     fn due(&self) -> Instant {
-        self.own(|own| if own.requests == 0 { own.since } else { Instant::now() }) + IDLE_TIME
+        self.own(|own| if own.requests == 0 { own.since } else { Instant::now() }) + self.all.time
     }
 
     fn own<T>(&self, step: impl FnOnce(&mut Own) -> T) -> T {
@@ -226,30 +252,46 @@ impl AsyncWrite for Guarded {
 mod tests {
     use super::*;
 
+    const TIME: Duration = Duration::from_secs(60);
+
+    fn from(last: u8) -> Option<IpAddr> {
+        Some([192, 0, 2, last].into())
+    }
+
     #[tokio::test]
     async fn the_oldest_that_idles_gives_way_and_nobody_with_a_request() {
-        let all = Connections::default();
-        let first = all.open(None);
+        let all = Connections::new(TIME);
+        let first = all.open(from(1));
         let working = first.busy();
-        let second = all.open(None);
-        let others: Vec<Connection> = (0..IDLE).map(|_| all.open(None)).collect();
+        let second = all.open(from(1));
+        let others: Vec<Connection> = (0..IDLE).map(|_| all.open(from(1))).collect();
         assert!(!first.closer.is_cancelled() && second.closer.is_cancelled());
         assert!(others.iter().all(|other| !other.closer.is_cancelled()));
         drop(working);
         assert!(!first.closer.is_cancelled() && others[0].closer.is_cancelled(), "it idles since now");
         others.iter().for_each(Connection::closed);
-        assert_eq!(all.with(|idle| idle.closers.len()), 1);
+        assert_eq!(all.with(|idle| idle.places.len()), 1);
+    }
+
+    #[tokio::test]
+    async fn a_crowd_from_one_address_closes_nobody_elses() {
+        let all = Connections::new(TIME);
+        let others = [2, 3].map(|last| all.open(from(last)));
+        let crowd: Vec<Connection> = (0..2 * IDLE).map(|_| all.open(from(1))).collect();
+        assert!(others.iter().all(|other| !other.closer.is_cancelled()));
+        let left = crowd.iter().skip_while(|one| one.closer.is_cancelled());
+        assert_eq!(left.filter(|one| !one.closer.is_cancelled()).count(), IDLE - others.len());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_idles_since_its_last_request() {
-        let connection = Connections::default().open(None);
+        let connection = Connections::new(TIME).open(None);
         let busy = [connection.busy(), connection.busy()];
-        tokio::time::advance(IDLE_TIME).await;
-        assert_eq!(connection.due(), Instant::now() + IDLE_TIME);
+        tokio::time::advance(TIME).await;
+        assert_eq!(connection.due(), Instant::now() + TIME);
         drop(busy);
-        assert_eq!(connection.due(), Instant::now() + IDLE_TIME);
-        tokio::time::advance(IDLE_TIME).await;
+        assert_eq!(connection.due(), Instant::now() + TIME);
+        tokio::time::advance(TIME).await;
         assert_eq!(connection.due(), Instant::now());
     }
 }

@@ -84,7 +84,7 @@ async fn measure_part(part: Part, services: usize) -> anyhow::Result<String> {
             initial(&mut field, &mut report).await?;
             field.stop().await?;
         }
-        Part::Load => report.load = Some(load::measure().await?),
+        Part::Load => report.attacks = load::measure().await?,
         Part::Ingresses => report.ingresses = Some(ingress::measure(services).await?),
         Part::Status => {
             let mut field = Field::boot().await?;
@@ -174,7 +174,7 @@ async fn measure(services: usize) -> anyhow::Result<Report> {
     say("booting two control planes for Ingresses");
     report.ingresses = Some(ingress::measure(services).await?);
     say("booting two control planes for a hostile tenant");
-    report.load = Some(load::measure().await?);
+    report.attacks = load::measure().await?;
     Ok(report)
 }
 

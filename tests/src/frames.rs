@@ -60,6 +60,18 @@ impl Target {
     /// # Errors
     /// When its authority cannot be read.
     pub fn of(host_api: &HostApi) -> anyhow::Result<Self> {
+        Self::at(host_api.address(), host_api)
+    }
+
+    /// The admission port of a host-api.
+    ///
+    /// # Errors
+    /// As [`Target::of`].
+    pub fn admission(host_api: &HostApi) -> anyhow::Result<Self> {
+        Self::at(host_api.admission_url().trim_start_matches("https://").to_owned(), host_api)
+    }
+
+    fn at(address: String, host_api: &HostApi) -> anyhow::Result<Self> {
         tls::install_provider();
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(host_api.ca_pem().as_bytes()) {
@@ -67,7 +79,7 @@ impl Target {
         }
         let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { address: host_api.address(), connector: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
     }
 
     /// A TCP connection on which nothing is said.

@@ -7,11 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::bounds::{HANDSHAKE, HEADER_BYTES, STREAMS, UNREAD, WINDOW};
+use crate::bounds::{HANDSHAKE, HEADER_BYTES, IDLE_TIME, REVIEWS_IDLE_TIME, STREAMS, UNREAD, WINDOW};
 use crate::connections::Connections;
 use crate::router::{self, Server};
 
@@ -39,7 +38,7 @@ pub(super) async fn sessions(
     let handle = Handle::new();
     let sessions = server.sessions.clone();
     let router = router::router(server);
-    let acceptor = RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(Connections::default());
+    let acceptor = acceptor(tls, IDLE_TIME);
     let mut serving =
         axum_server::from_tcp(listener)?.map(|_| acceptor).first_request_timeout(HANDSHAKE).handle(handle.clone());
     let http = serving.http_builder();
@@ -70,11 +69,12 @@ pub(super) async fn sessions(
 /// Answers reviews for as long as it is polled: to the end of the process, since every server pod that nobody answers for starts
 /// without the agent.
 pub(super) async fn reviews(listener: TcpListener, tls: RustlsConfig, router: Router) -> std::io::Result<()> {
-    let mut serving = axum_server::from_tcp(listener)?.map(|_| acceptor(tls)).first_request_timeout(HANDSHAKE);
+    let mut serving =
+        axum_server::from_tcp(listener)?.map(|_| acceptor(tls, REVIEWS_IDLE_TIME)).first_request_timeout(HANDSHAKE);
     serving.http_builder().http2().max_concurrent_streams(REVIEWS);
-    serving.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
+    serving.serve(router.into_make_service()).await
 }
 
-fn acceptor(tls: RustlsConfig) -> RustlsAcceptor<NoDelayAcceptor> {
-    RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(NoDelayAcceptor)
+fn acceptor(tls: RustlsConfig, idle: Duration) -> RustlsAcceptor<Connections> {
+    RustlsAcceptor::new(tls).handshake_timeout(HANDSHAKE).acceptor(Connections::new(idle))
 }

@@ -87,29 +87,35 @@ async fn a_compressed_body_and_headers_beyond_their_bound_are_refused() -> Resul
 #[tokio::test]
 async fn a_crowd_that_says_nothing_costs_bounded_memory_and_keeps_nobody_out() -> Result<()> {
     let mut stage = Stage::start("host-crowd").await?;
-    let target = Target::of(&stage.host_api)?;
-    let before = stage.host_api.rss_kib().await?;
-    let mut crowd: Vec<Frames> = Vec::new();
-    let mut most = before;
-    while crowd.len() < CROWD {
-        let arrivals = (0..AT_ONCE).map(|_| target.connect(&[]));
-        // Some give way before they have said their first words.
-        let arrived = join_all(arrivals).await;
-        ensure!(arrived.iter().any(Result::is_ok), "nobody was let in");
-        crowd.extend(arrived.into_iter().flatten());
-        most = most.max(stage.host_api.rss_kib().await?);
+    for (port, target) in
+        [("session", Target::of(&stage.host_api)?), ("admission", Target::admission(&stage.host_api)?)]
+    {
+        let before = stage.host_api.rss_kib().await?;
+        let mut crowd: Vec<Frames> = Vec::new();
+        let mut most = before;
+        while crowd.len() < CROWD {
+            let arrivals = (0..AT_ONCE).map(|_| target.connect(&[]));
+            // Some give way before they have said their first words.
+            let arrived = join_all(arrivals).await;
+            ensure!(arrived.iter().any(Result::is_ok), "nobody was let in");
+            crowd.extend(arrived.into_iter().flatten());
+            most = most.max(stage.host_api.rss_kib().await?);
+        }
+        say(&format!(
+            "{CROWD} idle connections of the {port} port: host-api went from {before} KiB to at most {most} KiB"
+        ));
+        assert!(most < MEMORY, "{most} KiB");
+        stage.unharmed("a crowd of connections").await?;
+        // Whoever comes now finds room, since the oldest gave way.
+        let began = Instant::now();
+        stage.renewed().await?;
+        took("a new session among a crowd", began.elapsed(), Duration::from_secs(1));
+        let oldest = crowd.swap_remove(0).closed(SOON).await;
+        assert!(oldest.is_ok(), "the oldest did not give way");
+        drop(crowd);
+        stage.unharmed("a crowd that left").await?;
     }
-    say(&format!("{CROWD} idle connections: host-api went from {before} KiB to at most {most} KiB"));
-    assert!(most < MEMORY, "{most} KiB");
-    stage.unharmed("a crowd of connections").await?;
-    // Whoever comes now finds room, since the oldest gave way.
-    let began = Instant::now();
-    stage.renewed().await?;
-    took("a new session among a crowd", began.elapsed(), Duration::from_secs(1));
-    let oldest = crowd.swap_remove(0).closed(SOON).await;
-    assert!(oldest.is_ok(), "the oldest did not give way");
-    drop(crowd);
-    stage.unharmed("a crowd that left").await
+    Ok(())
 }
 
 #[tokio::test]

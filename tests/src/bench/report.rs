@@ -76,8 +76,8 @@ pub struct Report {
     pub cpu_s: BTreeMap<String, Option<f64>>,
     /// The same of Ingresses; null when they were not measured.
     pub ingresses: Option<Ingresses>,
-    /// A hostile tenant beside another; null when it was not measured.
-    pub load: Option<Load>,
+    /// What a tenant that says all it can does to another, and to host-api; empty when it was not measured.
+    pub attacks: Vec<Attack>,
     /// Bytes of lines in both directions for a reconnect with nothing changed.
     pub reconnect_bytes: u64,
 }
@@ -103,15 +103,6 @@ pub struct Ingresses {
     pub rss_mib: Programs,
 }
 
-/// What a tenant that says all it can does to another, and to host-api.
-#[derive(Debug, Default, Serialize)]
-pub struct Load {
-    /// From before a create in the other's virtual cluster to the event on the host, without the hostile tenant.
-    pub undisturbed_ms: Percentiles,
-    /// The same beside each way of being hostile.
-    pub attacks: Vec<Attack>,
-}
-
 /// One way of being hostile.
 #[derive(Debug, Serialize)]
 pub struct Attack {
@@ -119,9 +110,11 @@ pub struct Attack {
     pub name: String,
     /// Lines that host-api took in.
     pub lines: usize,
-    /// As [`Load::undisturbed_ms`].
+    /// From before a create in the other's virtual cluster to the event on the host, without the hostile tenant.
+    pub undisturbed_ms: Percentiles,
+    /// The same beside it.
     pub disturbed_ms: Percentiles,
-    /// [`Attack::disturbed_ms`] over [`Load::undisturbed_ms`].
+    /// The second by the first.
     pub disturbed_to_undisturbed: Percentiles,
     /// Most resident memory that host-api ever held until then.
     pub host_api_peak_rss_mib: f64,

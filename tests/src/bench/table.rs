@@ -19,7 +19,7 @@ pub(super) fn render(report: &Report) -> String {
     let _ = writes(&mut text, report);
     let _ = cost(&mut text, report);
     let _ = ingresses(&mut text, report);
-    let _ = load(&mut text, report);
+    let _ = attacks(&mut text, report);
     text
 }
 
@@ -29,7 +29,7 @@ pub(super) fn part(part: Part, report: &Report) -> String {
     let _ = match part {
         Part::Sync => sync(&mut text, report).and_then(|()| cost(&mut text, report)),
         Part::Ingresses => ingresses(&mut text, report),
-        Part::Load => load(&mut text, report),
+        Part::Load => attacks(&mut text, report),
         Part::Status => status(&mut text, report),
         Part::Webhook => webhook(&mut text, report),
     };
@@ -51,18 +51,20 @@ fn ingresses(text: &mut String, report: &Report) -> std::fmt::Result {
     line(text, "MiB, host-api", &format!("{:.1}", report.rss_mib.host_api), "at most 1.5 times that of Services")
 }
 
-fn load(text: &mut String, report: &Report) -> std::fmt::Result {
-    let Some(load) = &report.load else { return Ok(()) };
+fn attacks(text: &mut String, report: &Report) -> std::fmt::Result {
+    if report.attacks.is_empty() {
+        return Ok(());
+    }
     writeln!(
         text,
         "\nCreates of a tenant, until the host's watch tells of it, beside another that says all it can (ms)"
     )?;
     columns(text)?;
-    for attack in &load.attacks {
-        compared(text, &attack.name, [&attack.disturbed_ms, &load.undisturbed_ms, &attack.disturbed_to_undisturbed])?;
+    for attack in &report.attacks {
+        compared(text, &attack.name, [&attack.disturbed_ms, &attack.undisturbed_ms, &attack.disturbed_to_undisturbed])?;
     }
     writeln!(text, "  promised: ratio99 at most 1.5 (direct is undisturbed)")?;
-    for Attack { name, lines, host_api_peak_rss_mib, rest_s, .. } in &load.attacks {
+    for Attack { name, lines, host_api_peak_rss_mib, rest_s, .. } in &report.attacks {
         line(text, &format!("{name}: lines taken in"), &lines.to_string(), "")?;
         line(text, "  MiB, host-api at most", &format!("{host_api_peak_rss_mib:.1}"), "below 100")?;
         line(text, "  at rest again after", &format!("{rest_s:.1} s"), "10 s")?;
