@@ -56,7 +56,9 @@ fn advice(reason: Reason) -> &'static str {
         Reason::AdmissionDenied => {
             "platform team: a webhook or admission policy of the host denies it; host-api's debug log has the error"
         }
-        Reason::HostRefused => "platform team: host-api's debug log has the error",
+        Reason::HostRefused => {
+            "platform team: host-api's debug log has the error; without one, the object has a label or a word that no API server takes"
+        }
         Reason::ClassNotAdmitted => {
             "name one of the classes that `kubectl get ingressclass` shows as `expose.k3k.io/host-api`"
         }

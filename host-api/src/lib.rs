@@ -49,6 +49,7 @@ pub mod policy;
 pub mod quota;
 pub mod ranges;
 pub mod services;
+mod syntax;
 pub mod translate;
 pub mod trouble;
 pub mod twin;

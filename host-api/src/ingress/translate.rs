@@ -12,6 +12,7 @@ use k8s_openapi::api::networking::v1::{
 use super::policy::{Denial, Policy};
 use super::secret;
 use crate::name;
+use crate::syntax::{is_label, is_word};
 use crate::tenant::Tenant;
 use crate::translate::{Desired, frame};
 use crate::twin::TLS_SECRETS;
@@ -29,6 +30,14 @@ pub fn translate(
     ingress: &Ingress,
 ) -> Result<Desired<IngressSpec>, Denial> {
     policy.judge(tenant, ingress)?;
+    let is_port = |backend: &Backend| match backend {
+        Backend::Service { port: BackendPort::Name(name), .. } => is_word(name),
+        Backend::Service { port: BackendPort::Number(_), .. } | Backend::Resource => true,
+    };
+    if !ingress.labels.iter().all(is_label) || !ingress.backends().all(is_port) {
+        let message = "a label, or the name of a port, is none that an API server takes".to_owned();
+        return Err(Denial { reason: Reason::HostRefused, message });
+    }
     let spec = spec(tenant, key, ingress)
         .ok_or_else(|| Denial { reason: Reason::BackendNotSynced, message: "a backend is no Service".to_owned() })?;
     let mut desired = frame(tenant, virtual_cluster, key, uid, &ingress.labels, spec);

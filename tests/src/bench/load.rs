@@ -1,8 +1,8 @@
 //! A tenant that says all it can, beside one that goes on: the latency of that one's creates, host-api's memory, and the way back
 //! to rest.
 //!
-//! The hostile one speaks the wire itself, on a thread of its own, so that it does not share one with what is measured. Whatever
-//! ends its session, it comes back.
+//! The hostile one speaks the wire itself, on a thread of its own, and its lines are made before: on a machine of its own it would
+//! take nothing from what is measured here. Whatever ends its session, it comes back.
 
 use std::sync::Arc;
 use std::thread;
@@ -29,27 +29,29 @@ const CREATES: usize = 100;
 const RATE: u32 = 20;
 /// Rounds for each figure: in turn, so that both meet the same machine.
 const ROUNDS: usize = 5;
-/// Objects that the hostile tenant says.
-const MANY: usize = 100_000;
-/// Bytes that it says at once.
+/// Bytes that the hostile tenant says at once.
 const BURST: usize = 64 * 1024;
 /// For host-api to be at rest again.
 const DEADLINE: Duration = Duration::from_secs(100);
 
-/// What the hostile tenant says next.
-type Says = fn(usize) -> anyhow::Result<Put>;
+/// A way of being hostile: what it is called, how many different lines it has, and each of them.
+type Way = (&'static str, usize, fn(usize) -> anyhow::Result<Put>);
 
-const ATTACKS: [(&str, Says); 3] = [
-    ("100,000 objects", |number| {
-        put("flood", &format!("web-{}", number % MANY), &format!("uid-{}", number % MANY), headless(None))
+const WAYS: [Way; 3] = [
+    ("100,000 objects", 100_000, |number| {
+        put("flood", &format!("web-{number}"), &format!("uid-{number}"), headless(None))
     }),
-    ("lines of 64 KiB", |number| {
-        put("flood", &format!("web-{}", number % 50), "uid", headless(Some("x".repeat(60_000 + number % 1_000))))
+    ("lines of 64 KiB", 200, |number| {
+        let padding = "x".repeat(60_000 + number);
+        put("flood", &format!("web-{}", number % 50), "uid", headless(Some(padding)))
     }),
-    ("one object that changes", |number| {
-        put("flood", "changing", "uid", cluster_ip_service("web", 1 + u16::try_from(number % 60_000)?)?)
+    ("one object that changes", 60_000, |number| {
+        put("flood", "changing", "uid", cluster_ip_service("web", 1 + u16::try_from(number)?)?)
     }),
 ];
+
+/// Lines as they are said at once, and how many.
+type Lines = Arc<[(Bytes, usize)]>;
 
 pub(super) async fn measure() -> anyhow::Result<Vec<Attack>> {
     let mut field = Field::boot().await?;
@@ -61,16 +63,17 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Attack>> {
     // What is done for the first time is slower.
     creates(&field, "warm").await?;
     let mut attacks = Vec::new();
-    for (name, says) in ATTACKS {
+    for (name, count, says) in WAYS {
+        let lines = lines(count, says)?;
         say(&format!("{ROUNDS} times {CREATES} creates of the neighbor's, alone and beside {name}"));
         let (mut undisturbed, mut disturbed) = (Vec::new(), Vec::new());
-        let (mut lines, mut peak, mut rest) = (0, 0, Duration::ZERO);
+        let (mut said, mut peak, mut rest) = (0, 0, Duration::ZERO);
         for _ in 0..ROUNDS {
             undisturbed.extend(creates(&field, "undisturbed").await?);
-            let beside = Beside::start(&programs.host_api, &token, says)?;
+            let beside = Beside::start(&programs.host_api, &token, &lines)?;
             disturbed.extend(creates(&field, "disturbed").await.context(name)?);
             peak = peak.max(programs.host_api.peak_rss_kib().await?);
-            lines += beside.stop()?;
+            said += beside.stop()?;
             let began = Instant::now();
             at_rest(&programs.host_api).await?;
             rest = rest.max(began.elapsed());
@@ -78,7 +81,7 @@ pub(super) async fn measure() -> anyhow::Result<Vec<Attack>> {
         let [undisturbed, disturbed] = [undisturbed, disturbed].map(|samples| Percentiles::of(&samples));
         attacks.push(Attack {
             name: name.to_owned(),
-            lines,
+            lines: said,
             undisturbed_ms: undisturbed,
             disturbed_ms: disturbed,
             disturbed_to_undisturbed: disturbed.over(undisturbed),
@@ -113,18 +116,18 @@ struct Beside {
 }
 
 impl Beside {
-    fn start(host_api: &Arc<HostApi>, token: &str, says: Says) -> anyhow::Result<Self> {
-        let (host_api, token) = (Arc::clone(host_api), token.to_owned());
+    fn start(host_api: &Arc<HostApi>, token: &str, lines: &Lines) -> anyhow::Result<Self> {
+        let (host_api, token, lines) = (Arc::clone(host_api), token.to_owned(), Arc::clone(lines));
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::spawn(move || {
             runtime.block_on(async {
-                let mut said = 0;
+                let (mut next, mut said) = (lines.iter().cycle(), 0);
                 while !stopped.is_cancelled() {
                     tokio::select! {
                         () = stopped.cancelled() => {}
-                        _ = flood(&host_api, &token, says, &mut said) => {}
+                        _ = flood(&host_api, &token, &mut next, &mut said) => {}
                     }
                 }
                 Ok(said)
@@ -141,20 +144,33 @@ impl Beside {
 }
 
 /// Opens a session and speaks without a pause until host-api takes no more. Reads nothing.
-async fn flood(host_api: &HostApi, token: &str, says: Says, said: &mut usize) -> anyhow::Result<()> {
+async fn flood(
+    host_api: &HostApi,
+    token: &str,
+    lines: &mut impl Iterator<Item = &(Bytes, usize)>,
+    said: &mut usize,
+) -> anyhow::Result<()> {
     let (session, _) = WireSession::open(host_api, token, hello("hostile-cluster", &[])?).await?;
-    loop {
-        let (mut lines, mut number) = (Vec::new(), *said);
-        while lines.len() < BURST {
-            lines.extend(line::encode(&FromAgent::Put(says(number)?))?);
-            number += 1;
-        }
-        session.send_raw(Bytes::from(lines)).await?;
-        *said = number;
+    for (burst, count) in lines {
+        session.send_raw(burst.clone()).await?;
+        *said += count;
     }
+    Ok(())
 }
 
-/// A headless Service, or one that the host would refuse for its length.
+fn lines(count: usize, says: fn(usize) -> anyhow::Result<Put>) -> anyhow::Result<Lines> {
+    let (mut bursts, mut burst, mut held) = (Vec::new(), Vec::new(), 0);
+    for number in 0..count {
+        burst.extend(line::encode(&FromAgent::Put(says(number)?))?);
+        held += 1;
+        if burst.len() >= BURST || number + 1 == count {
+            bursts.push((Bytes::from(std::mem::take(&mut burst)), std::mem::take(&mut held)));
+        }
+    }
+    Ok(bursts.into())
+}
+
+/// A headless Service, or one with a word that no API server takes.
 fn headless(traffic_distribution: Option<String>) -> Service {
     Service { cluster_ips: ClusterIps::Headless, traffic_distribution, ..Service::new(ServiceType::ClusterIP) }
 }

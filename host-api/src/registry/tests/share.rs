@@ -8,7 +8,8 @@ use k3k_expose_proto::message::{AgentBeat, ByeReason};
 fn headless(name: &str, padding: usize) -> Put {
     let mut service = Service::new(ServiceType::ClusterIP);
     service.cluster_ips = ClusterIps::Headless;
-    service.labels.insert("pad".to_owned(), "x".repeat(padding));
+    // It does not cross, but is said.
+    service.annotations.insert("example.com/pad".to_owned(), "x".repeat(padding));
     put_of(name, service)
 }
 
