@@ -241,20 +241,18 @@ impl Ledger {
 
     /// Lets go of an object for which there is no room, to ask for it again.
     pub fn put_off(&mut self, key: &Key) {
-        let Some(record) = self.records.get_mut(key) else {
-            return;
-        };
-        self.at_hand -= std::mem::take(&mut record.bytes);
-        record.object = None;
-        record.stale = true;
-        self.owed.insert(key.clone());
+        if let Some(record) = self.records.get_mut(key) {
+            self.at_hand -= record.put_off();
+            self.owed.insert(key.clone());
+        }
     }
 
     /// Lets go of all objects that wait for their answer.
     pub fn put_all_off(&mut self) {
-        let at_hand = self.records.iter().filter(|(_, record)| record.object.is_some());
-        let at_hand: Vec<Key> = at_hand.map(|(key, _)| key.clone()).collect();
-        at_hand.iter().for_each(|key| self.put_off(key));
+        for (key, record) in self.records.iter_mut().filter(|(_, record)| record.object.is_some()) {
+            self.at_hand -= record.put_off();
+            self.owed.insert(key.clone());
+        }
     }
 
     /// Takes it that an object is gone. Gives its record if it was that very object.

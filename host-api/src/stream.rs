@@ -17,7 +17,7 @@ use k3k_expose_proto::message::{Bye, ByeReason, Object, Put};
 use k3k_expose_proto::secret::{Secret, Unfit};
 use k3k_expose_proto::{FromAgent, FromHost};
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{consume_budget, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::bounds::{LINE_COST, SAID};
@@ -138,6 +138,8 @@ where
 {
     let mut said = Bucket::default();
     loop {
+        // What has been received already is hundreds of lines.
+        consume_budget().await;
         match inbound.next().await {
             Ok(message) => {
                 let message = vetted(message).await;

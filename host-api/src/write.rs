@@ -18,6 +18,7 @@ use k8s_openapi::api::networking::v1::{IPAddress, Ingress};
 use kube::api::{DeleteParams, ListParams, Patch, Preconditions};
 use kube::{Api, Client};
 use serde_json::Value;
+use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -91,6 +92,8 @@ impl Writer {
         let mut pace = Pace::default();
         let mut under_way = FuturesUnordered::new();
         loop {
+            // Thousands of looks in a row may end without a call, and on one thread everybody else would wait for them.
+            consume_budget().await;
             let due = self.hub.with(|registry, now| registry.tick(now));
             while !stop.is_cancelled() && under_way.len() < pace.limit() {
                 let Some((tenant, key)) = self.hub.with(|registry, _| registry.take(pace.share())) else {

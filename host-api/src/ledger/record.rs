@@ -41,6 +41,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// Lets go of the object, to ask for it again. Gives the bytes that this frees.
+    pub(super) fn put_off(&mut self) -> usize {
+        self.object = None;
+        self.stale = true;
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Whether the last answer was this one and still holds.
     #[must_use]
     pub fn stands(&self, reason: Reason) -> bool {
