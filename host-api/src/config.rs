@@ -73,13 +73,10 @@ pub struct Raw {
     /// Most Services, Ingresses and certificates of one virtual cluster on the host, from 1 to 50000; further ones are refused
     #[arg(long, env = "K3K_EXPOSE_TENANT_OBJECTS", value_name = "NUMBER", default_value = "5000")]
     tenant_objects: String,
-    /// Whether injected agents speak for Ingresses, true or false. With an ingress policy file they do in any case
+    /// Whether injected agents speak for Ingresses: true or false. Which are admitted, ExposurePolicies say
     #[arg(long, env = "K3K_EXPOSE_SYNC_INGRESSES", value_name = "WHETHER", default_value = "false")]
     sync_ingresses: String,
-    /// YAML file that says which Ingresses tenants may have of which no ExposurePolicy does; read again when it changes
-    #[arg(long, env = "K3K_EXPOSE_INGRESS_POLICY_FILE", value_name = "PATH")]
-    ingress_policy_file: Option<String>,
-    /// Whether the certificates that tenants' Ingresses name cross to the host too: true or false. Injected agents have the same setting
+    /// Whether injected agents that speak for Ingresses speak for the certificates they name, too: true or false. Which may cross, ExposurePolicies say
     #[arg(long, env = "K3K_EXPOSE_SYNC_INGRESS_TLS", value_name = "BOOL", default_value = "false")]
     sync_ingress_tls: String,
     /// What is logged: error, warn, info, debug, trace or off, also by module, separated by commas
@@ -126,10 +123,10 @@ pub struct Inject {
     /// URL under which agents reach host-api
     #[arg(long, env = "K3K_EXPOSE_HOST_API_URL", value_name = "URL", default_value = HOST_API_URL)]
     pub host_api_url: String,
-    /// With Ingresses, as host-api injects it where it has a policy for them
+    /// With Ingresses, as host-api injects it where K3K_EXPOSE_SYNC_INGRESSES is true
     #[arg(long)]
     pub sync_ingresses: bool,
-    /// With the certificates that Ingresses name, as host-api injects it where they cross
+    /// With the certificates that Ingresses name, as host-api injects it where K3K_EXPOSE_SYNC_INGRESS_TLS is true
     #[arg(long)]
     pub sync_ingress_tls: bool,
 }
@@ -168,10 +165,6 @@ pub struct Config {
     pub cluster_ip_conflict: Conflict,
     /// Most twins of one tenant.
     pub tenant_objects: usize,
-    /// What tenants' Ingresses may be; nothing without one.
-    pub ingress_policy_file: Option<PathBuf>,
-    /// Whether the certificates that they name cross too.
-    pub sync_ingress_tls: bool,
     /// What is logged.
     pub log: log::Levels,
     /// How it is logged.
@@ -259,10 +252,8 @@ impl TryFrom<Raw> for Config {
         let tenant_objects = mistakes.take("tenant-objects", tenant_objects);
         let sync_ingresses =
             mistakes.take("sync-ingresses", raw.sync_ingresses.parse::<bool>().map_err(|_| "must be true or false"));
-        let ingress_policy_file =
-            mistakes.take("ingress-policy-file", raw.ingress_policy_file.map(options::path).transpose());
-        let sync_ingress_tls =
-            mistakes.take("sync-ingress-tls", raw.sync_ingress_tls.parse().map_err(|_| "must be true or false"));
+        let sync_ingress_tls = mistakes
+            .take("sync-ingress-tls", raw.sync_ingress_tls.parse::<bool>().map_err(|_| "must be true or false"));
         let log = mistakes.take("log", log::Levels::parse(&raw.log));
         let log_format = mistakes.take("log-format", log::Format::parse(&raw.log_format));
         let certificates = || {
@@ -275,26 +266,29 @@ impl TryFrom<Raw> for Config {
         };
         let certificates = certificates();
         let lease = leader_election.zip(lease).map(|(elects, seconds)| elects.then_some(seconds));
+        let sidecar = || {
+            let (sync_ingresses, tls) = (sync_ingresses?, sync_ingress_tls?);
+            let of = |(image, host_api_url)| Settings {
+                image,
+                host_api_url,
+                sync_ingresses,
+                sync_ingress_tls: sync_ingresses && tls,
+            };
+            Some(agent_image?.zip(host_api_url.clone()).map(of))
+        };
+        let sidecar = sidecar();
         let complete = || {
             Some(Self {
                 listen_address: listen_address?,
                 certificates: certificates?,
                 lease: lease?,
                 admission_address: admission_address?,
-                sidecar: agent_image?.zip(host_api_url.clone()).zip(sync_ingresses).map(
-                    |((image, host_api_url), syncs)| {
-                        let sync_ingresses = syncs || matches!(ingress_policy_file, Some(Some(_)));
-                        let sync_ingress_tls = sync_ingresses && sync_ingress_tls == Some(true);
-                        Settings { image, host_api_url, sync_ingresses, sync_ingress_tls }
-                    },
-                ),
+                sidecar: sidecar?,
                 host_api_url: host_api_url?,
                 kubeconfig: kubeconfig?,
                 admin_address: admin_address?,
                 cluster_ip_conflict: cluster_ip_conflict?,
                 tenant_objects: tenant_objects?,
-                ingress_policy_file: ingress_policy_file?,
-                sync_ingress_tls: sync_ingress_tls?,
                 log: log?,
                 log_format: log_format?,
             })
@@ -378,6 +372,17 @@ mod tests {
     }
 
     #[test]
+    fn injected_agents_speak_for_certificates_only_where_they_speak_for_ingresses() {
+        let speaks = |flags: &[&str]| {
+            let sidecar = Config::try_from(raw(&[&["--agent-image=a"], flags].concat())).unwrap().sidecar.unwrap();
+            (sidecar.sync_ingresses, sidecar.sync_ingress_tls)
+        };
+        assert_eq!(speaks(&["--sync-ingress-tls=true"]), (false, false));
+        assert_eq!(speaks(&["--sync-ingress-tls=true", "--sync-ingresses=true"]), (true, true));
+        assert_eq!(speaks(&["--sync-ingresses=true"]), (true, false));
+    }
+
+    #[test]
     fn urls_that_agents_would_refuse_are_refused() {
         for url in [
             "a",
@@ -414,7 +419,6 @@ mod tests {
             "--cluster-ip-conflict=fight",
             "--tenant-objects=0",
             "--sync-ingresses=maybe",
-            "--ingress-policy-file=",
             "--sync-ingress-tls=maybe",
             "--log=loud",
             "--log-format=xml",

@@ -1,8 +1,7 @@
-//! What is of Ingress alone: all else about a twin is the same for every resource. Pure but for `file`.
+//! What is of Ingress alone: all else about a twin is the same for every resource. Pure.
 //!
 //! An Ingress is translated when `policy` admits it, no other tenant has its hosts, and its backends are exposed.
 
-pub mod file;
 pub mod host;
 pub mod plan;
 pub mod policy;

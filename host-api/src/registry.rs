@@ -6,7 +6,6 @@
 
 mod band;
 mod circle;
-mod condemned;
 mod counts;
 mod election;
 mod endpoints;
@@ -34,7 +33,6 @@ use crate::bounds::Bounds;
 use crate::cluster::ClusterState;
 use crate::endpoints::address::Addresses;
 use crate::endpoints::store::HostSlices;
-use crate::ingress::policy::Policy;
 use crate::ingress::secret::HostSecrets;
 use crate::ingress::store::HostIngresses;
 use crate::ledger::Ledger;
@@ -69,10 +67,6 @@ pub struct Registry {
     services: HostServices,
     ingresses: HostIngresses,
     secrets: HostSecrets,
-    /// What is admitted of Ingresses; none without one, and then nothing that stands is judged by it.
-    ingress_policy: Option<Policy>,
-    /// Twins of Ingresses that policy does not admit any more.
-    condemned: BTreeMap<(Uid, Key), HostName>,
     /// Who may have a host of an Ingress next, and until when nobody else may.
     heirs: BTreeMap<String, (Uid, Duration)>,
     slices: HostSlices,
@@ -84,7 +78,7 @@ pub struct Registry {
     troubles: Troubles,
     policies: Policies,
     policy_revision: u64,
-    /// All policies, and the labels of all namespaces, have been listed: only then it is known what is admitted.
+    /// All policies, the labels of all namespaces, and all Clusters have been listed: only then it is known what is admitted.
     policies_known: bool,
     namespaces_known: bool,
     clusters_known: bool,
@@ -165,8 +159,6 @@ impl Registry {
             services: HostServices::default(),
             ingresses: HostIngresses::default(),
             secrets: HostSecrets::default(),
-            ingress_policy: None,
-            condemned: BTreeMap::new(),
             heirs: BTreeMap::new(),
             slices: HostSlices::default(),
             addresses: Addresses::default(),
@@ -219,7 +211,6 @@ impl Registry {
         self.retries.clear();
         self.heirs.clear();
         self.secrets = HostSecrets::default();
-        self.condemn_again();
         self.owing.clear();
         self.enforce_all();
     }
@@ -262,6 +253,8 @@ impl Registry {
                     ledger.due.remove(&key);
                 }
                 self.need(&tenant, &key);
+                // An agent that keeps silent does not answer, and what is not admitted goes all the same.
+                self.enforce_on(&tenant, &key);
             }
         }
         self.tell_troubles(now);
@@ -292,10 +285,6 @@ impl Registry {
 
     /// Sees to it that an object is looked at (again): by the writer if it is at hand, else by asking the agent for it.
     fn need(&mut self, tenant: &Uid, key: &Key) {
-        if self.is_condemned(tenant, key) {
-            self.queue.add(tenant, key.clone());
-            self.effects.work = true;
-        }
         let Some(ledger) = self.tenants.get_mut(tenant) else {
             return;
         };
@@ -345,10 +334,6 @@ impl Registry {
     /// One time for each object: whoever fails often must not fill the calendar.
     fn schedule(&mut self, tenant: &Uid, key: &Key, time: Duration) {
         let Some(ledger) = self.tenants.get_mut(tenant) else {
-            if self.is_condemned(tenant, key) {
-                self.retries.insert((time, tenant.clone(), key.clone()));
-                self.effects.work = true;
-            }
             return;
         };
         if let Some(older) = ledger.due.insert(key.clone(), time) {

@@ -23,7 +23,6 @@ use crate::authorities::Authorities;
 use crate::bounds::Bounds;
 use crate::config::Config;
 use crate::hub::{Hub, new_epoch};
-use crate::ingress::file::PolicyFile;
 use crate::metrics::Metrics;
 use crate::policy::status;
 use crate::ready::Ready;
@@ -54,12 +53,6 @@ pub async fn run(config: Config) -> Result<()> {
     let hub = Arc::new(hub);
     let bounds = Bounds::default().with_objects(config.tenant_objects);
     hub.with(|registry, _| registry.set_default_bounds(bounds));
-    let policy = config.ingress_policy_file.as_deref();
-    let policy = policy.map(|path| PolicyFile::open(path, config.sync_ingress_tls)).transpose()?;
-    let policy = policy.map(|(file, policy)| {
-        hub.with(|registry, _| registry.set_ingress_policy(policy));
-        file
-    });
     let watched = [
         "services",
         "ingresses",
@@ -164,7 +157,6 @@ pub async fn run(config: Config) -> Result<()> {
         () = watches => anyhow::bail!("a watch ended"),
         () = certify.run(client.clone(), &config, &metrics, certificate) => anyhow::bail!("the upkeep of certificates ended"),
         () = upkeep => anyhow::bail!("an upkeep ended"),
-        () = follow(policy, Arc::clone(&hub)) => anyhow::bail!("the policy's file is not followed any more"),
         served = listen::reviews(reviews, tls.clone(), reviewer) => served.context("admission cannot be served")?,
         () = report::run(client.clone(), Arc::clone(&metrics), notices) => anyhow::bail!("the reporter ended"),
         served = axum::serve(admin_listener, admin) => served.context("probes cannot be served")?,
@@ -172,14 +164,6 @@ pub async fn run(config: Config) -> Result<()> {
     }
     info!("host-api stopped");
     Ok(())
-}
-
-/// Follows the policy's file, if there is one. Never ends.
-async fn follow(policy: Option<PolicyFile>, hub: Arc<Hub>) {
-    match policy {
-        Some(policy) => policy.follow(hub).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn client(config: &Config) -> Result<Client> {

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use k3k_expose_host_api::fuzz::{twin_of_ingress, twin_of_service};
-use k3k_expose_host_api::ingress::policy::Policy;
 use k3k_expose_host_api::policy::grant::Grant;
 use k3k_expose_host_api::policy::{Policies, select::Labels};
 use k3k_expose_host_api::refusal::{self, Refusal};
@@ -232,8 +231,10 @@ async fn namespace(host: &Client) -> Result<()> {
 
 /// Everything that can be admitted is.
 fn grant() -> Result<Grant> {
+    let ingresses = json!({"classes": ["public"], "hostSuffixes": ["tenant.example"], "tlsSecrets": ["a"], "defaultBackend": true,
+        "annotations": [{"key": "admitted.example/key", "value": "[a-z]*"}]});
     let spec = json!({"allow": {"externalIPs": ["0.0.0.0/1"], "annotations": [{"prefix": "admitted.example/", "value": "[a-z]*"}],
-        "loadBalancers": {"classes": ["example.com/a"], "addresses": ["0.0.0.0/1"]}}});
+        "loadBalancers": {"classes": ["example.com/a"], "addresses": ["0.0.0.0/1"]}, "ingresses": ingresses}});
     let mut policies = Policies::default();
     policies.set("wide", Some(serde_json::from_value(spec)?));
     Ok((*policies.grant(&Labels::new(), &Labels::new())).clone())
@@ -267,9 +268,7 @@ async fn no_generated_service_becomes_a_twin_that_the_api_server_calls_invalid_w
 async fn no_generated_ingress_becomes_a_twin_that_the_api_server_calls_invalid_without_a_reason() -> Result<()> {
     let host = Rig::shared().host().await?.client().await?;
     namespace(&host).await?;
-    let policy = Policy::parse(
-        "{classes: [public], annotations: {admitted.example/key: '[a-z]*'}, tenants: [{namespace: ns, hostSuffixes: [tenant.example], tlsSecrets: [a], defaultBackend: true}]}",
-    )?;
+    let policy = grant()?.ingresses;
     let at = Key::of(k3k_expose_proto::Resource::Ingresses, "default", "web")?;
     let bound = |twin: &k8s_openapi::api::networking::v1::Ingress| -> Result<()> {
         let spec = twin.spec.as_ref().context("a spec")?;

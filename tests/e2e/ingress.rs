@@ -13,7 +13,7 @@ use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::product::AGENT_USER;
 use k3k_expose_tests::wire::delete;
 use k3k_expose_tests::{Rig, took};
-use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::api::core::v1::{ResourceQuota, Service};
 use k8s_openapi::api::networking::v1::IngressClass;
 use kube::Api;
 use kube::ResourceExt;
@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::observe::{event, headless, outcomes, writes};
-use crate::policy::stage::{apply, of_namespace};
+use crate::policy::AT_ONCE;
+use crate::policy::stage::delete as delete_policy;
 use crate::world::SOON;
 use stage::{Actor, NAMESPACE, Stage, answered, ingress, no_twin, said, twin, twins, with_certificate_for};
 
@@ -99,35 +100,6 @@ async fn address(actor: &Actor, stage: &Stage, entries: Value) -> Result<()> {
     })
     .await?;
     took("address of an Ingress", began.elapsed(), Duration::from_secs(1));
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_policy_of_the_host_admits_ingresses_and_takes_them_back_at_once() -> Result<()> {
-    let stage = Stage::new().await?;
-    let actor = Actor::new(&stage, "object-ingress").await?;
-    actor.serve(&["web"]).await?;
-    let mut made = ingress("shop", "shop.object.example", "/", "web");
-    made["metadata"]["annotations"] = json!({"example.com/timeout": "30s"});
-    actor.create(&made).await?;
-    // By the file, which knows no host of this tenant.
-    actor.told("shop", "False/HostNotAdmitted").await?;
-    let policy = |suffix: &str| {
-        let rules = json!([{"prefix": "example.com/", "value": "[0-9]+s"}]);
-        let allow = json!({"classes": ["public"], "hostSuffixes": [suffix], "annotations": rules});
-        of_namespace("host-object-ingress", json!({"ingresses": allow}))
-    };
-    let began = Instant::now();
-    apply(&stage.host, "object-ingress", &policy("object.example")).await?;
-    let twin = actor.twin("shop", |_| true).await?;
-    took("an Ingress that a policy lets in", began.elapsed(), Duration::from_secs(2));
-    assert_eq!(twin.annotations()["example.com/timeout"], "30s");
-    actor.told("shop", "True/Applied").await?;
-    let began = Instant::now();
-    apply(&stage.host, "object-ingress", &policy("other.example")).await?;
-    no_twin(&actor.tenant, "shop").await?;
-    took("an Ingress that a policy admits no more", began.elapsed(), Duration::from_secs(2));
-    actor.told("shop", "False/HostNotAdmitted").await?;
     Ok(())
 }
 
@@ -228,27 +200,55 @@ async fn a_host_stays_with_the_tenant_that_has_it_and_goes_to_the_next_when_it_i
 }
 
 #[tokio::test]
-async fn the_policy_is_read_again_when_it_changes_and_its_classes_are_shown_to_the_tenant() -> Result<()> {
+async fn a_policy_that_changes_lets_in_and_takes_away_at_once_and_its_classes_are_shown_to_the_tenant() -> Result<()> {
     let namespace = "host-policy";
-    let stage = Stage::alone(namespace).await?;
+    let stage = Stage::alone().await?;
     let actor = Actor::new(&stage, "policy").await?;
     actor.serve(&["web"]).await?;
-    actor.create(&ingress("shop", "shop.host-policy.example", "/", "web")).await?;
+    let mut made = ingress("shop", "shop.host-policy.example", "/", "web");
+    made["metadata"]["annotations"] = json!({"example.com/timeout": "30s"});
+    actor.create(&made).await?;
     actor.told("shop", "True/Applied").await?;
     shown(&actor, &["public"]).await?;
     // A class of the tenant's own is nobody else's business.
     let own = json!({"metadata": {"name": "internal"}, "spec": {"controller": "example.com/own"}});
     let classes: Api<IngressClass> = Api::all(actor.client.clone());
     classes.create(&PostParams::default(), &serde_json::from_value(own)?).await?;
-    stage.admit(&["internal"], &[namespace])?;
-    actor.told("shop", "False/ClassNotAdmitted").await?;
+    let began = Instant::now();
+    stage.admit(namespace, &["internal"]).await?;
     no_twin(&actor.tenant, "shop").await?;
+    took("an Ingress that a policy admits no more", began.elapsed(), AT_ONCE);
+    actor.told("shop", "False/ClassNotAdmitted").await?;
     shown(&actor, &[]).await?;
-    stage.admit(&["internal", "public"], &[namespace])?;
+    let began = Instant::now();
+    stage.admit(namespace, &["internal", "public"]).await?;
+    let twin = actor.twin("shop", |_| true).await?;
+    took("an Ingress that a policy lets in", began.elapsed(), AT_ONCE);
+    assert_eq!(twin.annotations()["example.com/timeout"], "30s");
     actor.told("shop", "True/Applied").await?;
-    actor.twin("shop", |_| true).await?;
     shown(&actor, &["public"]).await?;
     assert_eq!(classes.get("internal").await?.spec.context("a spec")?.controller.as_deref(), Some("example.com/own"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn with_the_last_policy_that_admits_them_the_ingresses_of_an_agent_that_keeps_silent_or_is_away_go_at_once()
+-> Result<()> {
+    let stage = Stage::new().await?;
+    for (namespace, stays) in [("host-mute-ingress", true), ("host-gone-ingress", false)] {
+        let tenant = stage.by_hand(namespace).await?;
+        let (service, shop) = (headless("web")?, said("shop", &format!("shop.{namespace}.example"), "/", "web")?);
+        let mut session = stage.say(&tenant, true, &[service, shop.clone()]).await?;
+        answered(&mut session, &shop, Reason::Applied).await?;
+        twin(&tenant, "shop", |_| true).await?;
+        let _session = stays.then_some(session);
+        let began = Instant::now();
+        delete_policy(&stage.host, namespace).await?;
+        no_twin(&tenant, "shop").await?;
+        took("an Ingress that no policy admits any more", began.elapsed(), AT_ONCE);
+        let services: Api<Service> = Api::namespaced(stage.host.clone(), namespace);
+        assert!(services.get_opt(&tenant.twin_name("web", NAMESPACE)).await?.is_some(), "its Service is admitted");
+    }
     Ok(())
 }
 

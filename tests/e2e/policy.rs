@@ -25,7 +25,7 @@ use crate::world::{self, SOON, World};
 use stage::{apply, delete, label_namespace, of_namespace, policies, settle};
 
 /// What a change of a policy may take until it counts.
-const AT_ONCE: Duration = Duration::from_secs(2);
+pub const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Real annotations of cloud load balancers, MetalLB, kube-vip, external-dns and ingress controllers, by their public
 /// documentation.

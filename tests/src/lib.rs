@@ -5,6 +5,7 @@
 //! in a static. Results are `anyhow`: a step of the rig that fails is a failed test, whoever called it.
 
 pub mod access;
+pub mod admitted;
 pub mod audit;
 pub mod bench;
 pub mod cache;

@@ -7,33 +7,20 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, IngressSpec};
 
 use super::policy::Policy;
 use super::secret;
-use crate::name;
-use crate::services::HostName;
-use crate::tenant::Tenant;
-use crate::twin::{CLUSTER_NAME, TLS_SECRETS, Twin, VIRTUAL_CLUSTER, VIRTUAL_NAME, VIRTUAL_NAMESPACE, VIRTUAL_UID};
+use crate::twin::{TLS_SECRETS, Twin, VIRTUAL_CLUSTER, VIRTUAL_NAME, VIRTUAL_NAMESPACE, VIRTUAL_UID};
 
-/// Whether policy admits a twin of ours as it stands. What k3k made, or cannot be told whose it is, is not judged.
+/// Whether policy admits a twin as it stands.
 #[must_use]
-pub fn is_admitted(policy: &Policy, at: &HostName, twin: &Twin<IngressSpec>) -> bool {
-    let Some(tenant) = tenant(at, twin).filter(|_| twin.marks.ours) else {
-        return true;
-    };
-    policy.judge(&tenant, &asked(twin, policy.syncs_tls())).is_ok()
+pub fn is_admitted(policy: &Policy, twin: &Twin<IngressSpec>) -> bool {
+    policy.judge(&asked(twin, policy.own_secrets())).is_ok()
 }
 
-/// The tenant, by the label if the twin's name bears it out.
-fn tenant(at: &HostName, twin: &Twin<IngressSpec>) -> Option<Tenant> {
-    let (cluster, key) = (twin.labels.get(CLUSTER_NAME)?, &twin.marks.key);
-    let named = name::twin(key.name(), key.namespace(), cluster) == at.name;
-    named.then(|| Tenant::of_cluster(twin.marks.tenant.clone(), &at.namespace, cluster))
-}
-
-/// `syncs_tls`: twins of the tenant's own Secrets may be named.
-fn asked(twin: &Twin<IngressSpec>, syncs_tls: bool) -> Ingress {
+/// `own_secrets`: twins of the tenant's own Secrets may be named.
+fn asked(twin: &Twin<IngressSpec>, own_secrets: bool) -> Ingress {
     let marks = [VIRTUAL_NAME, VIRTUAL_NAMESPACE, VIRTUAL_UID, VIRTUAL_CLUSTER, TLS_SECRETS];
     let own = twin.own_annotations.iter().filter(|key| !marks.contains(&key.as_str()));
     let spec = &twin.spec;
-    let secrets = secret::listed(Some(&twin.annotations).filter(|_| syncs_tls));
+    let secrets = secret::listed(Some(&twin.annotations).filter(|_| own_secrets));
     let rules = spec.rules.iter().flatten().map(|rule| Rule {
         host: rule.host.clone().unwrap_or_default(),
         paths: rule.http.iter().flat_map(|http| &http.paths).map(path).collect(),
@@ -72,12 +59,7 @@ mod tests {
 
     use super::*;
     use crate::ingress::host::reduce;
-
-    const POLICY: &str = "
-classes: [public]
-annotations: {example.com/a: x}
-tenants: [{namespace: ns, cluster: mine, hostSuffixes: [example], tlsSecrets: [cert]}]
-";
+    use crate::name;
 
     fn is_admitted_after(change: impl FnOnce(&mut Value)) -> bool {
         let backend = json!({"service": {"name": "any", "port": {"number": 80}}});
@@ -92,10 +74,11 @@ tenants: [{namespace: ns, cluster: mine, hostSuffixes: [example], tlsSecrets: [c
                 "rules": [{"host": "a.example", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]},
         });
         change(&mut ingress);
-        let at =
-            HostName { namespace: "ns".to_owned(), name: ingress["metadata"]["name"].as_str().unwrap().to_owned() };
         let twin = reduce(serde_json::from_value(ingress).unwrap()).twin.unwrap();
-        is_admitted(&Policy::parse(POLICY).unwrap(), &at, &twin)
+        let policy =
+            Policy::for_test(json!({"classes": ["public"], "hostSuffixes": ["example"], "tlsSecrets": ["cert"],
+            "annotations": [{"key": "example.com/a", "value": "x"}]}));
+        is_admitted(&policy, &twin)
     }
 
     #[test]
@@ -114,14 +97,5 @@ tenants: [{namespace: ns, cluster: mine, hostSuffixes: [example], tlsSecrets: [c
         }
         let everywhere = json!({"service": {"name": "any", "port": {"number": 80}}});
         assert!(!is_admitted_after(|ingress| ingress["spec"]["defaultBackend"] = everywhere));
-    }
-
-    #[test]
-    fn what_is_not_ours_to_judge_is_left_alone() {
-        let foreign = json!("internal");
-        assert!(is_admitted_after(|ingress| {
-            ingress["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("k3k");
-            ingress["spec"]["ingressClassName"] = foreign;
-        }));
     }
 }

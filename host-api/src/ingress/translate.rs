@@ -29,17 +29,17 @@ pub fn translate(
     uid: &Uid,
     ingress: &Ingress,
 ) -> Result<Desired<IngressSpec>, Denial> {
-    policy.judge(tenant, ingress)?;
+    policy.judge(ingress)?;
     let is_port = |backend: &Backend| match backend {
         Backend::Service { port: BackendPort::Name(name), .. } => is_word(name),
         Backend::Service { port: BackendPort::Number(_), .. } | Backend::Resource => true,
     };
     if !ingress.labels.iter().all(is_label) || !ingress.backends().all(is_port) {
         let message = "a label, or the name of a port, is none that an API server takes".to_owned();
-        return Err(Denial { reason: Reason::HostRefused, message });
+        return Err(Denial::new(Reason::HostRefused, message));
     }
     let spec = spec(tenant, key, ingress)
-        .ok_or_else(|| Denial { reason: Reason::BackendNotSynced, message: "a backend is no Service".to_owned() })?;
+        .ok_or_else(|| Denial::new(Reason::BackendNotSynced, "a backend is no Service".to_owned()))?;
     let mut desired = frame(tenant, virtual_cluster, key, uid, &ingress.labels, spec);
     let admitted = policy.crossing(ingress).map(|(key, value)| (key.clone(), value.clone()));
     // The marks win: no policy may admit a key that claims a twin.
@@ -140,17 +140,14 @@ mod tests {
     use super::*;
     use crate::ingress::host::normalize;
 
-    const POLICY: &str = "
-classes: [public]
-annotations: {example.com/a: x, k3k.io/name: '.*'}
-tenants: [{namespace: ns, hostSuffixes: [example], tlsSecrets: [cert], defaultBackend: true}]
-";
-
     fn translated(ingress: &Ingress) -> Result<Desired<IngressSpec>, Denial> {
         let tenant = Tenant::for_test("t", "ns", "mine");
         let key = Key::of(Resource::Ingresses, "default", "shop").unwrap();
         let uid = |text| Uid::parse(text).unwrap();
-        translate(&Policy::parse(POLICY).unwrap(), &tenant, &uid("vc"), &key, &uid("v"), ingress)
+        let policy =
+            Policy::for_test(json!({"classes": ["public"], "hostSuffixes": ["example"], "tlsSecrets": ["cert"],
+            "defaultBackend": true, "annotations": [{"key": "example.com/a", "value": "x"}, {"key": "k3k.io/name"}]}));
+        translate(&policy, &tenant, &uid("vc"), &key, &uid("v"), ingress)
     }
 
     fn backend(name: &str, port: BackendPort) -> Backend {

@@ -59,8 +59,8 @@ pub struct Grant {
     pub default_labels: BTreeMap<String, String>,
     /// What happens when a cluster IP is held; as host-api is set without it.
     pub conflict: Option<Conflict>,
-    /// Its Ingresses; where no policy speaks of them, what else is known decides.
-    pub ingresses: Option<Arc<Policy>>,
+    /// What is admitted of its Ingresses.
+    pub ingresses: Arc<Policy>,
     /// How much it may use up.
     pub limits: Limits,
     /// What no policy may allow, by the policy that denies it.
@@ -90,6 +90,7 @@ impl Grant {
     #[must_use]
     pub fn new(allow: Option<(&str, &Allow)>, denies: Vec<(String, Denies)>) -> Self {
         let policy = allow.map(|(name, _)| name.to_owned());
+        let ingresses = allow.and_then(|(name, allow)| allow.ingresses.as_ref().map(|allow| (name, allow)));
         let default = Allow::default();
         let allow = allow.map_or(&default, |(_, allow)| allow);
         let balancers = allow.load_balancers.clone().unwrap_or_default();
@@ -120,7 +121,7 @@ impl Grant {
                 Some("Renumber") => Some(Conflict::Renumber),
                 Some(_) => Some(Conflict::Report),
             },
-            ingresses: allow.ingresses.as_ref().map(|allow| Arc::new(Policy::of_all(allow).0)),
+            ingresses: Arc::new(Policy::read(ingresses).0),
             limits: allow.limits.as_ref().map(Limits::parse).unwrap_or_default(),
             denies,
         }
@@ -130,7 +131,7 @@ impl Grant {
     #[must_use]
     pub fn admits_same_as(&self, other: &Self) -> bool {
         let (policy, given) = (self.policy.clone(), self.given.clone());
-        *self == Self { policy, given, limits: self.limits, ingresses: self.ingresses.clone(), ..other.clone() }
+        *self == Self { policy, given, limits: self.limits, ingresses: Arc::clone(&self.ingresses), ..other.clone() }
     }
 
     /// What decides about a field of `spec.allow`.
@@ -219,7 +220,7 @@ pub fn defaults() -> Vec<(&'static str, String)> {
         ("labels", "all but those under `k3k.io`, `kubernetes.io` and `k8s.io`, which never cross".to_owned()),
         ("defaults", "none".to_owned()),
         ("clusterIPConflict", "as `K3K_EXPOSE_CLUSTER_IP_CONFLICT` says".to_owned()),
-        ("ingresses", "none, but for those of a file: see [Ingresses](#ingresses)".to_owned()),
+        ("ingresses", "none".to_owned()),
         (
             "limits",
             format!(
@@ -256,7 +257,7 @@ pub fn mistakes(spec: &ExposurePolicySpec) -> Vec<String> {
     mistakes.extend(unread.map(|cidr| format!("{cidr:?} is no CIDR")));
     let rules = [allow.annotations, allow.labels];
     mistakes.extend(rules.iter().flatten().flatten().filter_map(|rule| Keys::parse(rule).1));
-    mistakes.extend(allow.ingresses.iter().flat_map(|allow| Policy::of_all(allow).1));
+    mistakes.extend(Policy::read(allow.ingresses.as_ref().map(|allow| ("", allow))).1);
     let denied = deny.annotations.iter().chain(&deny.labels).map(Name::denied);
     mistakes.extend(
         denied.filter(|name| *name == Name::Unusable).map(|_| "a key is missing, so all are denied".to_owned()),

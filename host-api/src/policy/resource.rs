@@ -5,10 +5,14 @@
 
 #![expect(unreachable_pub, reason = "of what the derive of the schema makes beside each type")]
 
+mod ingresses;
+
 use std::collections::BTreeMap;
 
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use serde::{Deserialize, Serialize};
+
+pub use ingresses::Ingresses;
 
 /// What the platform team admits of the tenants that a policy selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -118,52 +122,12 @@ pub struct Allow {
     #[serde(default, rename = "clusterIPConflict", skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["Renumber", "Report", null]))]
     pub cluster_ip_conflict: Option<String>,
-    /// Ingresses; without it none, but where a file of host-api says otherwise.
+    /// Ingresses; without it none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingresses: Option<Ingresses>,
     /// How much a virtual cluster may use up, within what host-api gives each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
-}
-
-/// Ingresses. What is not named is not admitted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Ingresses {
-    /// Classes that Ingresses may name. Each has to name one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 32),
-        inner(
-            length(min = 1, max = 253),
-            regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-        )
-    )]
-    pub classes: Vec<String>,
-    /// Domains, without a dot or a star in front: each admits itself and every name below it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 64),
-        inner(
-            length(min = 1, max = 253),
-            regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-        )
-    )]
-    pub host_suffixes: Vec<String>,
-    /// Annotations of Ingresses that cross. Any other that may steer a controller refuses the Ingress.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
-    pub annotations: Vec<KeyRule>,
-    /// Secrets of the host's namespace that Ingresses may name as they are.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
-    pub tls_secrets: Vec<String>,
-    /// Whether certificates of the virtual cluster's own may cross, where host-api and the agent are set to that.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub own_secrets: bool,
-    /// Whether requests that no other Ingress of the host wants may go to the virtual cluster.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub default_backend: bool,
 }
 
 /// How much a virtual cluster may use up. Nothing here gives more than host-api is set to give each.

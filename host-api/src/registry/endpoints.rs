@@ -260,7 +260,7 @@ fn is_of(family: IpFamily, ip: IpAddr) -> bool {
 }
 
 fn no(reason: Reason) -> Denial {
-    Denial { reason, message: super::words::message(k3k_expose_proto::Resource::Services, reason, &[]) }
+    Denial::new(reason, super::words::message(k3k_expose_proto::Resource::Services, reason, &[]))
 }
 
 fn task(plan: SlicePlan) -> Option<Task> {

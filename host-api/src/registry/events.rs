@@ -74,6 +74,7 @@ impl Registry {
             return;
         }
         self.watch_for_two_writers(cluster);
+        self.enforce(cluster);
         let Some(ledger) = self.tenants.get_mut(cluster) else {
             return;
         };
@@ -102,7 +103,9 @@ impl Registry {
         for cluster in gone {
             self.cluster_gone(&cluster, now);
         }
-        self.clusters_known = true;
+        if !std::mem::replace(&mut self.clusters_known, true) {
+            self.enforce_all();
+        }
     }
 
     /// A pod is gone or done.
@@ -225,12 +228,7 @@ impl Registry {
             self.offer(&before.marks.tenant, Usage::of(&before.spec).without(left));
         }
         self.follow(before, after.as_ref(), now);
-        // Of an object that agents have spoken of, the answer decides.
-        if let Some(marks) = after.map(|after| after.marks)
-            && self.record(&marks.tenant, &marks.key).is_none()
-        {
-            self.enforce_on(&marks.tenant, &marks.key);
-        }
+        self.enforce_on_seen(before, after.as_ref());
     }
 
     /// Looks again at the Ingresses that a Service of the host served.

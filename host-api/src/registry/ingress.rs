@@ -13,7 +13,7 @@ use super::judge::{Task, Verdict};
 use super::secrets::Names;
 use crate::ingress::host::{self, hosts};
 use crate::ingress::plan::plan;
-use crate::ingress::policy::{Denial, Policy};
+use crate::ingress::policy::Denial;
 use crate::ingress::store::Change;
 use crate::ingress::translate::{backends, name_secrets, translate};
 use crate::ledger::{Ledger, Record, Shown};
@@ -72,11 +72,6 @@ impl Registry {
         }
     }
 
-    /// What is admitted of a tenant's Ingresses: an `ExposurePolicy` that speaks of them decides alone.
-    pub(super) fn ingress_policy(&self, tenant: &Uid) -> Option<&Policy> {
-        self.grant(tenant).ingresses.as_deref().or(self.ingress_policy.as_ref())
-    }
-
     pub(super) fn judge_ingress(&self, ledger: &Ledger, key: &Key, now: Duration) -> Verdict {
         let tenant = ledger.tenant.id();
         let at = Self::place(ledger, key);
@@ -84,11 +79,7 @@ impl Registry {
         let twin = current.and_then(|current| current.twin.as_deref());
         let k3k_writes = self.k3k_writes(tenant, Resource::Ingresses);
         let Some(record) = ledger.record(key) else {
-            return match self.removal_of_ingress(ledger, key, &at, twin) {
-                _ if k3k_writes => Verdict::Nothing,
-                Verdict::Nothing => self.judge_standing_ingress(ledger, key, &at, twin),
-                verdict => verdict,
-            };
+            return if k3k_writes { Verdict::Nothing } else { self.removal_of_ingress(ledger, key, &at, twin) };
         };
         let Some(Object::Ingress(asked)) = &record.object else {
             return self.judge_standing_ingress(ledger, key, &at, twin);
@@ -147,12 +138,11 @@ impl Registry {
         now: Duration,
     ) -> Result<(Desired<IngressSpec>, Names), (Denial, Vec<Blocker>)> {
         let tenant = ledger.tenant.id();
-        let no = |reason| Denial { reason, message: super::words::message(Resource::Ingresses, reason, &[]) };
+        let no = |reason| Denial::new(reason, super::words::message(Resource::Ingresses, reason, &[]));
         if !self.clusters.get(tenant).is_none_or(|state| state.selects(Resource::Ingresses, &asked.labels)) {
             return Err((no(Reason::NotSelected), Vec::new()));
         }
-        let nothing = Policy::default();
-        let policy = self.ingress_policy(tenant).unwrap_or(&nothing);
+        let policy = &self.grant(tenant).ingresses;
         let desired = translate(policy, &ledger.tenant, &ledger.virtual_cluster, key, &record.uid, asked)
             .map_err(|denial| (denial, Vec::new()))?;
         // Before all that only waits: who waits keeps what stands, and that must not be somebody else's host.
@@ -169,7 +159,7 @@ impl Registry {
         Ok((desired, names))
     }
 
-    /// As [`Self::removal`]; its Secrets go first.
+    /// As [`Self::removal`], and of what is not admitted whatever is known of the virtual cluster; its Secrets go first.
     fn removal_of_ingress(
         &self,
         ledger: &Ledger,
@@ -179,7 +169,7 @@ impl Registry {
     ) -> Verdict {
         match (self.removal(ledger, key, at, twin), twin) {
             (Verdict::Do(deletion), Some(twin)) => Verdict::Do(self.before_deletion(at, twin, deletion)),
-            (verdict, _) => verdict,
+            _ => self.judge_standing_ingress(ledger, key, at, twin),
         }
     }
 
@@ -244,15 +234,14 @@ impl Registry {
         if after.is_none() {
             self.wake(&Blocker::IngressName(at.clone()));
         }
-        if change.before.is_none() {
-            self.condemn(at);
-        }
+        let after = after.flatten();
         // Of two that got a host at the same time one has to give way.
         let met = change.met.iter().filter_map(|other| self.ingresses.get(other)?.twin.as_ref());
         let met: Vec<_> = met.map(|twin| (twin.marks.tenant.clone(), twin.marks.key.clone())).collect();
         for (tenant, key) in met {
             self.need(&tenant, &key);
         }
-        self.follow(before, after.flatten().as_ref(), now);
+        self.follow(before, after.as_ref(), now);
+        self.enforce_on_seen(before, after.as_ref());
     }
 }

@@ -83,9 +83,6 @@ pub(super) enum Verdict {
 
 impl Registry {
     pub(super) fn judge(&self, tenant: &Uid, key: &Key, road: Road, now: Duration) -> Verdict {
-        if let Some(task) = self.condemned(tenant, key) {
-            return Verdict::Do(task);
-        }
         if let Some(orphan) = self.orphan(tenant, key) {
             return Verdict::Do(Task::DeleteSecret(orphan));
         }

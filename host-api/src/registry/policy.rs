@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::Registry;
 use super::judge::{Task, Verdict, deletion};
 use crate::cluster::ClusterState;
-use crate::ingress::policy::Denial;
+use crate::ingress::{self, policy::Denial};
 use crate::ledger::{Ledger, Record};
 use crate::plan;
 use crate::policy::grant::Grant;
@@ -53,7 +53,6 @@ impl Registry {
         }
         if !std::mem::replace(&mut self.policies_known, true) {
             self.enforce_all();
-            self.condemn_all();
         }
     }
 
@@ -80,7 +79,6 @@ impl Registry {
         }
         if !std::mem::replace(&mut self.namespaces_known, true) {
             self.enforce_all();
-            self.condemn_all();
         }
     }
 
@@ -88,8 +86,12 @@ impl Registry {
     /// what is said before would have to be taken back.
     #[must_use]
     pub const fn policy_revision(&self) -> Option<u64> {
-        let known = self.policies_known && self.namespaces_known && self.clusters_known;
-        if known { Some(self.policy_revision) } else { None }
+        if self.knows_policies() { Some(self.policy_revision) } else { None }
+    }
+
+    /// Whether it is known what is admitted of whom: what stands is not judged before.
+    const fn knows_policies(&self) -> bool {
+        self.policies_known && self.namespaces_known && self.clusters_known
     }
 
     /// What the statuses of all policies should say.
@@ -130,17 +132,17 @@ impl Registry {
         let grant = self.policies.grant(self.namespaces.get(&state.namespace).unwrap_or(&none), &state.labels);
         let before = self.grants.insert(cluster.clone(), Arc::clone(&grant)).unwrap_or_else(|| Arc::clone(&self.safe));
         self.set_bounds(cluster, self.bounds_of(cluster));
-        if before.ingresses != grant.ingresses {
-            // The classes that it can use are shown to it.
-            self.wake_of(cluster);
-            let namespace = self.clusters.get(cluster).map(|state| state.namespace.clone()).unwrap_or_default();
-            self.condemn_of(cluster, &namespace);
-            self.judge_all(cluster, Resource::Ingresses);
-            self.judge_all(cluster, Resource::Secrets);
-        } else if before.limits != grant.limits {
+        let (of_services, of_ingresses) = (!before.admits_same_as(&grant), before.ingresses != grant.ingresses);
+        if of_services || of_ingresses || before.limits != grant.limits {
             self.enforce(cluster);
         }
-        if before.admits_same_as(&grant) {
+        if of_ingresses {
+            // The classes that it can use are shown to it.
+            self.wake_of(cluster);
+            self.need_all(cluster, Resource::Ingresses);
+            self.need_all(cluster, Resource::Secrets);
+        }
+        if !of_services {
             return;
         }
         if before.shown_annotations() != grant.shown_annotations() {
@@ -148,12 +150,11 @@ impl Registry {
             let of_tenant = |session: &Session| session.tenant == *cluster;
             self.end_sessions(ByeReason::Role, "the platform team admits other annotations", of_tenant);
         }
-        self.judge_all(cluster, Resource::Services);
+        self.need_all(cluster, Resource::Services);
     }
 
-    /// Looks at every object of a tenant again: at once if its twin is not admitted as it stands, else with what the agent says.
-    fn judge_all(&mut self, tenant: &Uid, resource: Resource) {
-        self.enforce(tenant);
+    /// Looks at every object of a tenant again, with what the agent says.
+    fn need_all(&mut self, tenant: &Uid, resource: Resource) {
         let records = self.tenants.get(tenant).into_iter().flat_map(Ledger::records);
         let keys = records.map(|(key, _)| key).filter(|key| key.resource() == resource);
         for key in keys.cloned().collect::<Vec<_>>() {
@@ -168,7 +169,8 @@ impl Registry {
         }
     }
 
-    fn enforce(&mut self, tenant: &Uid) {
+    /// The same for one tenant.
+    pub(super) fn enforce(&mut self, tenant: &Uid) {
         let namespace = self.clusters.get(tenant).map(|state| state.namespace.as_str()).unwrap_or_default();
         let services = self.services.twins(namespace).map(|(_, twin)| &twin.marks);
         let marks = services.chain(self.ingresses.twins(namespace).map(|twin| &twin.marks));
@@ -178,9 +180,18 @@ impl Registry {
         }
     }
 
-    /// Has the writer look at a twin that is not admitted, once it is known what is.
+    /// The same for a twin that an event shows. Of one that stood already, and that agents have spoken of, the answer decides.
+    pub(super) fn enforce_on_seen<S>(&mut self, before: Option<&Twin<S>>, after: Option<&Twin<S>>) {
+        if let Some(marks) = after.map(|after| &after.marks)
+            && (before.is_none() || self.record(&marks.tenant, &marks.key).is_none())
+        {
+            self.enforce_on(&marks.tenant, &marks.key);
+        }
+    }
+
+    /// Has the writer look at a twin that is not admitted.
     pub(super) fn enforce_on(&mut self, tenant: &Uid, key: &Key) {
-        let Some(state) = self.clusters.get(tenant).filter(|_| self.policies_known && self.namespaces_known) else {
+        let Some(state) = self.clusters.get(tenant) else {
             return;
         };
         let at = HostName::of_twin(&state.namespace, &state.name, key);
@@ -221,12 +232,20 @@ impl Registry {
                 && !self.is_beyond(tenant, &at.namespace, &twin.marks.key)
                 && self.judge_standing_slices(tenant, at).is_none()
         };
-        // What k3k left is not ours to judge before it is adopted.
-        twin.marks.ours && !twin.terminating && !fits()
+        self.is_judged(twin) && !fits()
     }
 
     fn is_unfit_ingress(&self, tenant: &Uid, at: &HostName, twin: &Twin<IngressSpec>) -> bool {
-        twin.marks.ours && !twin.terminating && self.is_beyond(tenant, &at.namespace, &twin.marks.key)
+        let fits = || {
+            ingress::standing::is_admitted(&self.grant(tenant).ingresses, twin)
+                && !self.is_beyond(tenant, &at.namespace, &twin.marks.key)
+        };
+        self.is_judged(twin) && !fits()
+    }
+
+    /// What k3k left is not ours to judge before it is adopted.
+    fn is_judged<S>(&self, twin: &Twin<S>) -> bool {
+        self.knows_policies() && twin.marks.ours && !twin.terminating
     }
 
     /// What to do about an object that is not at hand, by its twin alone. What is not admitted goes, whatever is known of the
@@ -284,5 +303,5 @@ impl Registry {
 
 /// A refusal in the words that the tenant reads.
 pub(super) fn denial(refusal: Refusal) -> Denial {
-    Denial { reason: refusal.reason, message: refusal.message }
+    Denial { reason: refusal.reason, message: refusal.message, rule: Some(refusal.rule) }
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::Registry;
 use super::judge::{Task, Verdict};
 use super::words;
-use crate::ingress::policy::{Denial, Policy};
+use crate::ingress::policy::Denial;
 use crate::ingress::secret::{self, SecretTwin};
 use crate::ledger::{Ledger, Record};
 use crate::services::{Blocker, HostName};
@@ -39,9 +39,9 @@ impl Registry {
         let Some((Record { uid, object: Some(Object::Secret(secret)), .. }, at)) = record.zip(at) else {
             return Verdict::Nothing;
         };
-        let deny = |reason, message| Verdict::Deny(Denial { reason, message }, Vec::new());
+        let deny = |reason, message| Verdict::Deny(Denial::new(reason, message), Vec::new());
         match secret.as_ref() {
-            _ if !self.ingress_policy(ledger.tenant.id()).is_some_and(Policy::syncs_tls) => {
+            _ if !self.grant(ledger.tenant.id()).ingresses.own_secrets() => {
                 deny(Reason::TlsNotAdmitted, "no Secret of this virtual cluster may cross".to_owned())
             }
             Secret::Unfit(unfit) => deny(Reason::TlsSecretUnfit, format!("Secret {} {}", key.name(), unfit.as_words())),
@@ -61,13 +61,11 @@ impl Registry {
     /// not stand.
     pub(super) fn secrets(&self, ledger: &Ledger, key: &Key, asked: &Asked) -> Result<Names, (Denial, Vec<Blocker>)> {
         let tenant = &ledger.tenant;
-        let no = |reason, message: Option<String>| Denial {
-            message: message.unwrap_or_else(|| words::message(Resource::Ingresses, reason, &[])),
-            reason,
+        let no = |reason, message: Option<String>| {
+            Denial::new(reason, message.unwrap_or_else(|| words::message(Resource::Ingresses, reason, &[])))
         };
-        let is_literal =
-            |name: &str| self.ingress_policy(tenant.id()).is_none_or(|policy| policy.is_literal(tenant, name));
-        let named = asked.tls.iter().filter_map(|tls| tls.secret_name.as_ref()).filter(|name| !is_literal(name));
+        let policy = &self.grant(tenant.id()).ingresses;
+        let named = asked.tls.iter().filter_map(|tls| tls.secret_name.as_ref()).filter(|name| !policy.is_literal(name));
         let (mut names, mut waits) = (Names::new(), BTreeSet::new());
         for name in named {
             let secret = Key::of(Resource::Secrets, key.namespace(), name).ok();

@@ -13,7 +13,6 @@ use super::Registry;
 use crate::bounds::SNAPSHOTS_APART;
 use crate::cluster::ClusterState;
 use crate::guard;
-use crate::ingress::policy::Policy;
 use crate::ledger::{Ledger, Record, Said};
 use crate::notice::{NoticeKind, TWO_WRITERS, TWO_WRITERS_OF_INGRESSES};
 use crate::services::Blocker;
@@ -259,7 +258,7 @@ impl Registry {
                 .sessions
                 .get(&id)
                 .filter(|_| self.speaks_for(id, Resource::Ingresses))
-                .map(|session| self.ingress_policy(&session.tenant).map(Policy::classes).unwrap_or_default()),
+                .map(|session| self.grant(&session.tenant).ingresses.classes()),
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::cluster::SyncIngresses;
 use crate::plan::Road;
+use crate::policy::resource::ExposurePolicySpec;
 use crate::refusal::Refusal;
 use crate::tenant::{ServerPod, Tenant};
 use crate::twin::{self, Held};
@@ -96,6 +97,30 @@ fn hello(tally: Tally) -> Hello {
         secrets: false,
         seen: None,
     }
+}
+
+/// A registry that knows of no policy, namespace or Cluster, and that there is none.
+fn listed() -> Registry {
+    let mut registry = Registry::new(uid("epoch"), 0);
+    list(&mut registry);
+    registry
+}
+
+/// Policies, namespaces and Clusters are listed: there is none.
+fn list(registry: &mut Registry) {
+    registry.policies_listed(&BTreeSet::new());
+    registry.namespaces_listed(&BTreeSet::new());
+    registry.clusters_listed(&BTreeSet::new(), NOW);
+}
+
+/// The Cluster of a tenant.
+fn cluster_of(tenant: &Tenant) -> ClusterState {
+    ClusterState { namespace: tenant.namespace().to_owned(), name: tenant.cluster().to_owned(), ..OFF }
+}
+
+/// What a policy says.
+fn spec(spec: serde_json::Value) -> ExposurePolicySpec {
+    serde_json::from_value(spec).unwrap()
 }
 
 /// A registry with a session in which a snapshot was completed.

@@ -1,16 +1,15 @@
-//! What the tests of Ingress stand on: a host-api with a policy of its own, and tenants that are admitted by it.
-
-use std::path::PathBuf;
+//! What the tests of Ingress stand on: a host-api of their own, and tenants with a policy each.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress as Asked, Path, PathType, Rule, Tls};
 use k3k_expose_proto::message::{Hello, Object, Put, Want};
 use k3k_expose_proto::{FromAgent, FromHost, Reason};
+use k3k_expose_tests::admitted::admit;
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{Agent, AgentOptions, HostApi, HostApiOptions};
 use k3k_expose_tests::wire::{WireSession, hello, put_ingress};
-use k3k_expose_tests::{ControlPlane, PlaneOptions, Rig, rig, scratch};
+use k3k_expose_tests::{ControlPlane, PlaneOptions, Rig, rig};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::networking::v1::Ingress;
@@ -21,6 +20,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::observe::{session_up, virtual_cluster};
+use crate::policy::stage::governs;
 use crate::world::SOON;
 
 /// The namespace of the virtual cluster in which the tests work.
@@ -28,27 +28,13 @@ pub const NAMESPACE: &str = "first";
 /// The annotation that tells what became of an Ingress.
 pub const SYNCED: &str = "expose.k3k.io/synced";
 
-/// Host namespaces of the tests that share a host. A host-api takes away what its policy does not admit, whoever made it, so
-/// that of one test has to admit what those of all others do.
-const SHARED: [&str; 9] = [
-    "host-ingress",
-    "host-ingress-restart",
-    "host-ingress-room",
-    "host-ingress-takeover",
-    "host-refused-ingress",
-    "host-route-one",
-    "host-route-two",
-    "host-silent-ingress",
-    "host-tls-off",
-];
-
-/// A host-api that admits class `public` and, for each tenant on a [`Stage`], hosts below its name.
+/// A host-api, and a policy for each tenant that admits class `public` and hosts below its namespace's name.
 pub struct Stage {
     /// The host.
     pub plane: &'static ControlPlane,
     pub host: Client,
     pub host_api: HostApi,
-    policy: PathBuf,
+    own_secrets: bool,
     /// Variables of both processes.
     both: Vec<(String, String)>,
 }
@@ -56,42 +42,43 @@ pub struct Stage {
 impl Stage {
     /// On the shared host.
     pub async fn new() -> Result<Self> {
-        Self::on(Rig::shared().host().await?, &SHARED, &[]).await
+        Self::on(Rig::shared().host().await?, false, &[]).await
     }
 
-    /// On a host whose policy is nobody else's business.
-    pub async fn alone(namespace: &str) -> Result<Self> {
+    /// On a host that no other host-api watches: what a policy lets in later than others hear of it, they would take away.
+    pub async fn alone() -> Result<Self> {
         static HOST: OnceCell<ControlPlane> = OnceCell::const_new();
         let host = HOST.get_or_try_init(|| rig::host(PlaneOptions::new("policy-host").without_controllers()));
-        Self::on(host.await?, &[namespace], &[]).await
+        Self::on(host.await?, false, &[]).await
     }
 
-    /// On a host where certificates cross from these namespaces.
-    pub async fn with_tls(namespaces: &[&str], env: &[(&str, &str)]) -> Result<Self> {
+    /// On a host where certificates of tenants' own cross.
+    pub async fn with_tls(env: &[(&str, &str)]) -> Result<Self> {
         static HOST: OnceCell<ControlPlane> = OnceCell::const_new();
         let host = HOST.get_or_try_init(|| rig::host(PlaneOptions::new("tls-host").without_controllers()));
         let both: Vec<_> = [("K3K_EXPOSE_SYNC_INGRESS_TLS", "true")].iter().chain(env).copied().collect();
-        Self::on(host.await?, namespaces, &both).await
+        Self::on(host.await?, true, &both).await
     }
 
-    async fn on(host: &'static ControlPlane, namespaces: &[&str], both: &[(&str, &str)]) -> Result<Self> {
+    async fn on(plane: &'static ControlPlane, own_secrets: bool, both: &[(&str, &str)]) -> Result<Self> {
         let both: Vec<_> = both.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let policy = scratch::folder("policy")?.join("policy.yaml");
-        scratch::replace_file(&policy, &self::policy(&["public"], namespaces))?;
-        let mut env = vec![("K3K_EXPOSE_INGRESS_POLICY_FILE".to_owned(), policy.display().to_string())];
-        env.extend(both.iter().cloned());
-        let host_api = HostApi::start(host, HostApiOptions { env, ..HostApiOptions::default() }).await?;
-        Ok(Self { plane: host, host: host.client().await?, host_api, policy, both })
+        let host_api = HostApi::start(plane, HostApiOptions { env: both.clone(), ..HostApiOptions::default() }).await?;
+        Ok(Self { plane, host: plane.client().await?, host_api, own_secrets, both })
     }
 
-    /// Writes another policy.
-    pub fn admit(&self, classes: &[&str], namespaces: &[&str]) -> Result<()> {
-        scratch::replace_file(&self.policy, &policy(classes, namespaces))
+    /// Puts the policy of a host namespace there, or changes it.
+    pub async fn admit(&self, namespace: &str, classes: &[&str]) -> Result<()> {
+        let ingresses = json!({"classes": classes, "hostSuffixes": ["shared.example", format!("{namespace}.example")],
+            "annotations": [{"key": "example.com/timeout", "value": "[0-9]+s"}], "ownSecrets": self.own_secrets});
+        admit(&self.host, namespace, &json!({"ingresses": ingresses})).await
     }
 
     /// A tenant in a host namespace of its own that speaks the wire by hand.
     pub async fn by_hand(&self, namespace: &str) -> Result<Tenant> {
-        Tenant::create(&self.host, namespace, "mine", TenantOptions::default()).await
+        self.admit(namespace, &["public"]).await?;
+        let tenant = Tenant::create(&self.host, namespace, "mine", TenantOptions::default()).await?;
+        governs(&self.host, namespace, 1).await?;
+        Ok(tenant)
     }
 
     /// Opens a session of such a tenant that says these objects and no others.
@@ -134,16 +121,6 @@ pub async fn answered(session: &mut WireSession, put: &Put, reason: Reason) -> R
         }
     });
     waited.await.map_err(|_| anyhow!("{} not {reason:?} but {last:?}", put.key))?
-}
-
-/// The policy of a stage.
-fn policy(classes: &[&str], namespaces: &[&str]) -> String {
-    let tenants: Vec<Value> = namespaces
-        .iter()
-        .map(|name| json!({"namespace": name, "hostSuffixes": ["shared.example", format!("{name}.example")]}))
-        .collect();
-    // JSON is YAML.
-    json!({"classes": classes, "annotations": {"example.com/timeout": "[0-9]+s"}, "tenants": tenants}).to_string()
 }
 
 /// A tenant with a virtual cluster and an agent that speaks for Ingresses.

@@ -24,9 +24,6 @@ use super::stage::{Actor, NAMESPACE, Stage, answered, ingress, no_twin, said, tw
 use crate::observe::{headless, outcomes, writes};
 use crate::world::SOON;
 
-/// Host namespaces of all tests here, each of which has a policy of its own on one host.
-const TENANTS: [&str; 5] = ["host-tls", "host-tls-refused", "host-tls-restart", "host-tls-hostile", "host-tls-silent"];
-
 /// A Secret by hand, of `kubernetes.io/tls` unless changed.
 fn secret(name: &str, leaf: &Leaf) -> Value {
     json!({"metadata": {"name": name}, "type": "kubernetes.io/tls",
@@ -93,7 +90,7 @@ fn part(secret: &Secret, name: &str) -> String {
 async fn a_certificate_crosses_with_its_ingress_follows_a_rotation_and_goes_with_the_last_that_names_it() -> Result<()>
 {
     let domain = "host-tls.example";
-    let stage = Stage::with_tls(&TENANTS, &[]).await?;
+    let stage = Stage::with_tls(&[]).await?;
     let actor = Actor::new(&stage, "tls").await?;
     actor.serve(&["web"]).await?;
     let (first, second, unnamed) = (leaf()?, leaf()?, leaf()?);
@@ -149,7 +146,7 @@ async fn a_certificate_crosses_with_its_ingress_follows_a_rotation_and_goes_with
 #[tokio::test]
 async fn what_is_no_certificate_with_its_key_is_refused_until_it_is_one() -> Result<()> {
     let domain = "host-tls-refused.example";
-    let stage = Stage::with_tls(&TENANTS, &[]).await?;
+    let stage = Stage::with_tls(&[]).await?;
     let actor = Actor::new(&stage, "tls-refused").await?;
     actor.serve(&["web"]).await?;
     let (good, other) = (leaf()?, leaf()?);
@@ -200,7 +197,7 @@ async fn what_is_no_certificate_with_its_key_is_refused_until_it_is_one() -> Res
 async fn a_restart_of_either_side_writes_nothing_about_certificates_and_none_crosses_once_it_is_switched_off()
 -> Result<()> {
     let (namespace, domain) = ("host-tls-restart", "host-tls-restart.example");
-    let stage = Stage::with_tls(&TENANTS, &[]).await?;
+    let stage = Stage::with_tls(&[]).await?;
     let mut actor = Actor::new(&stage, "tls-restart").await?;
     actor.serve(&["web"]).await?;
     let leaf = leaf()?;
@@ -232,7 +229,7 @@ async fn a_restart_of_either_side_writes_nothing_about_certificates_and_none_cro
 #[tokio::test]
 async fn an_agent_that_sends_what_it_should_not_gets_no_secret_onto_the_host() -> Result<()> {
     let (namespace, off) = ("host-tls-hostile", "host-tls-off");
-    let stage = Stage::with_tls(&TENANTS, &[]).await?;
+    let stage = Stage::with_tls(&[]).await?;
     let tenant = stage.by_hand(namespace).await?;
     let (one, two) = (leaf()?, leaf()?);
     let put = |name: &str, certificate: &str, key: &str| {
@@ -289,7 +286,7 @@ async fn an_agent_that_sends_what_it_should_not_gets_no_secret_onto_the_host() -
 #[tokio::test]
 async fn keys_are_in_no_log_no_metric_and_no_event() -> Result<()> {
     let domain = "host-tls-silent.example";
-    let stage = Stage::with_tls(&TENANTS, &[("K3K_EXPOSE_LOG", "trace")]).await?;
+    let stage = Stage::with_tls(&[("K3K_EXPOSE_LOG", "trace")]).await?;
     let actor = Actor::new(&stage, "tls-silent").await?;
     actor.serve(&["web"]).await?;
     let (first, second, third) = (leaf()?, leaf()?, leaf()?);

@@ -197,17 +197,12 @@ impl Field {
 
     /// Starts host-api, then the agent, and gives the moment before the latter.
     pub(super) async fn start(&mut self) -> anyhow::Result<Instant> {
-        self.start_with(Vec::new(), Vec::new()).await
+        self.start_with(Vec::new()).await
     }
 
-    /// The same with further variables for either.
-    pub(super) async fn start_with(
-        &mut self,
-        of_host_api: Vec<(String, String)>,
-        of_agent: Vec<(String, String)>,
-    ) -> anyhow::Result<Instant> {
-        let host_api =
-            HostApi::start(&self.host, HostApiOptions { env: of_host_api, ..HostApiOptions::default() }).await?;
+    /// The same with further variables for the agent.
+    pub(super) async fn start_with(&mut self, of_agent: Vec<(String, String)>) -> anyhow::Result<Instant> {
+        let host_api = HostApi::start(&self.host, HostApiOptions::default()).await?;
         let token = self.tenant.server_pod_token(0).await?;
         let began = Instant::now();
         let agent = programs::start_agent(&self.virtual_cluster, &self.tenant, &host_api, &token, of_agent).await?;

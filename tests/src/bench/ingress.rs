@@ -23,9 +23,9 @@ use super::field::{Field, PATIENCE, count};
 use super::report::Ingresses;
 use super::spending::Spending;
 use super::{AFTERMATH, WORKERS};
+use crate::admitted::admit;
 use crate::eventually::eventually;
 use crate::progress::say;
-use crate::scratch;
 
 /// The field manager of host-api: its bookkeeping is part of what is stored.
 const FIELD_MANAGER: &str = "k3k-expose";
@@ -62,13 +62,11 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
     }
 
     say(&format!("initial sync of {n} Ingresses, then 30 s"));
-    let policy = scratch::folder("bench-policy")?.join("policy.yaml");
-    let grant = json!({"namespace": field.namespace(), "hostSuffixes": ["bench.example"]});
-    scratch::replace_file(&policy, &json!({"classes": ["public"], "tenants": [grant]}).to_string())?;
-    let host_api = [("K3K_EXPOSE_INGRESS_POLICY_FILE".to_owned(), policy.display().to_string())];
+    let allow = json!({"ingresses": {"classes": ["public"], "hostSuffixes": ["bench.example"]}});
+    admit(&field.host_client().await?, field.namespace(), &allow).await?;
     let agent = [("K3K_EXPOSE_SYNC_INGRESSES".to_owned(), "true".to_owned())];
     let spending = Spending::of_writes(&field).await?;
-    let began = field.start_with(host_api.into(), agent.into()).await?;
+    let began = field.start_with(agent.into()).await?;
     until(&standing, n).await?;
     let initial_s = began.elapsed().as_secs_f64();
     field.programs()?.agent.wait_ok("/syncz", PATIENCE).await?;

@@ -33,6 +33,7 @@ fn host(addresses: &[&str]) -> (Registry, SessionId) {
     let (mut registry, id) = synced(vec![with_endpoints(addresses)], state);
     registry.policies_listed(&BTreeSet::new());
     registry.namespaces_listed(&BTreeSet::new());
+    registry.clusters_listed(&[uid("t")].into(), NOW);
     registry.range_seen("kubernetes", Some(&["10.43.0.0/16".to_owned()]));
     (registry, id)
 }

@@ -4,13 +4,11 @@ use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress as Asked, Path, Pa
 use k3k_expose_proto::message::ByeReason;
 
 use super::*;
-use crate::ingress::policy::Policy;
 use k8s_openapi::api::networking::v1::Ingress;
 
-const POLICY: &str = "{classes: [public], tenants: [{namespace: ns, hostSuffixes: [example]}]}";
-
-pub(super) fn policy() -> Policy {
-    Policy::parse(POLICY).unwrap()
+/// What an `ExposurePolicy` says that admits hosts below this.
+fn admits(suffix: &str) -> Option<ExposurePolicySpec> {
+    Some(spec(json!({"allow": {"ingresses": {"classes": ["public"], "hostSuffixes": [suffix]}}})))
 }
 
 pub(super) fn shop(name: &str) -> Key {
@@ -49,10 +47,8 @@ fn headless(name: &str) -> Put {
 
 /// A registry with that policy, in which these were said and a snapshot was completed.
 fn said(puts: Vec<Put>) -> (Registry, SessionId) {
-    let mut registry = Registry::new(uid("epoch"), 0);
-    registry.set_ingress_policy(Policy::parse(POLICY).unwrap());
-    registry.policies_listed(&BTreeSet::new());
-    registry.namespaces_listed(&BTreeSet::new());
+    let mut registry = listed();
+    registry.policy_seen("p", admits("example"));
     let id = says(&mut registry, &tenant(), puts);
     (registry, id)
 }
@@ -61,7 +57,7 @@ fn said(puts: Vec<Put>) -> (Registry, SessionId) {
 fn says(registry: &mut Registry, tenant: &Tenant, puts: Vec<Put>) -> SessionId {
     let hello = Hello { ingresses: true, ..hello(Tally::default()) };
     let pod = ServerPod { uid: uid(&format!("pod-of-{}", tenant.id())), ordinal: 0 };
-    let (id, _) = registry.open(tenant, OFF, pod, &hello, NOW).unwrap();
+    let (id, _) = registry.open(tenant, cluster_of(tenant), pod, &hello, NOW).unwrap();
     end_with(registry, id, puts);
     id
 }
@@ -174,7 +170,7 @@ fn an_ingress_waits_for_its_service_and_is_refused_when_there_is_none() {
 fn a_policy_that_changes_is_asked_anew_about_everything() {
     let (mut registry, id, mut revision) = standing();
     told(&mut registry, id);
-    registry.set_ingress_policy(Policy::default());
+    registry.policy_seen("p", None);
     let lines = told(&mut registry, id);
     let shows = |line: &FromHost| matches!(line, FromHost::Beat(beat) if beat.ingress_classes == Some(Vec::new()));
     assert!(lines.iter().any(shows), "{lines:?}");
@@ -186,20 +182,10 @@ fn a_policy_that_changes_is_asked_anew_about_everything() {
 
 #[test]
 fn a_policy_of_the_host_decides_about_ingresses_at_once_also_of_an_agent_that_keeps_silent() {
-    let mut revision = 0;
-    let (mut registry, id) = said(vec![put("web", 30_080), asks("shop", "web")]);
-    registry.cluster_seen(&uid("t"), ClusterState { revision: 1, namespace: "ns".into(), name: "mine".into(), ..OFF });
-    work(&mut registry, &mut revision);
-    registry.line(id, FromAgent::Put(asks("shop", "web")), NOW).unwrap();
-    work(&mut registry, &mut revision);
-    assert_eq!(
-        (reason(&registry, "shop"), registry.ingresses.names().len()),
-        (Some(Reason::Applied), 1),
-        "by the file"
-    );
+    let (mut registry, id, mut revision) = standing();
     told(&mut registry, id);
-    let policy = |allow| Some(serde_json::from_value(json!({"allow": {"ingresses": allow}})).unwrap());
-    registry.policy_seen("p", policy(json!({"classes": ["public", "more"], "hostSuffixes": ["example"]})));
+    let more = json!({"allow": {"ingresses": {"classes": ["public", "more"], "hostSuffixes": ["example"]}}});
+    registry.policy_seen("p", Some(spec(more)));
     let lines = told(&mut registry, id);
     let classes = Some(vec!["more".to_owned(), "public".to_owned()]);
     assert!(
@@ -210,7 +196,7 @@ fn a_policy_of_the_host_decides_about_ingresses_at_once_also_of_an_agent_that_ke
     work(&mut registry, &mut revision);
     assert_eq!((reason(&registry, "shop"), registry.ingresses.names().len()), (Some(Reason::Applied), 1));
     // Not a word of the agent from here on.
-    registry.policy_seen("p", policy(json!({"classes": ["public"], "hostSuffixes": ["other.example"]})));
+    registry.policy_seen("p", admits("other.example"));
     work(&mut registry, &mut revision);
     assert_eq!(registry.ingresses.names(), []);
     registry.line(id, FromAgent::Put(asks("shop", "web")), NOW).unwrap();
@@ -223,7 +209,8 @@ fn what_an_agent_does_not_speak_for_stays_and_cannot_be_said() {
     let (mut registry, id, mut revision) = standing();
     registry.close(id, NOW);
 
-    let (id, welcome) = registry.open(&tenant(), OFF, server(0), &hello(Tally::default()), NOW).unwrap();
+    let (id, welcome) =
+        registry.open(&tenant(), cluster_of(&tenant()), server(0), &hello(Tally::default()), NOW).unwrap();
     assert_eq!((welcome.resume, welcome.ingress_classes), (Resume::Snapshot, None));
     end_with(&mut registry, id, vec![put("web", 30_080)]);
     work(&mut registry, &mut revision);
@@ -236,7 +223,7 @@ fn what_an_agent_does_not_speak_for_stays_and_cannot_be_said() {
     let mut tally = Tally::default();
     tally.add(&key("web"), &put("web", 30_080).uid, put("web", 30_080).hash);
     let hello = Hello { ingresses: true, ..hello(tally) };
-    let (id, welcome) = registry.open(&tenant(), OFF, server(0), &hello, NOW).unwrap();
+    let (id, welcome) = registry.open(&tenant(), cluster_of(&tenant()), server(0), &hello, NOW).unwrap();
     assert_eq!(welcome.resume, Resume::Snapshot);
     end_with(&mut registry, id, vec![put("web", 30_080)]);
     work(&mut registry, &mut revision);
@@ -251,7 +238,8 @@ fn what_policy_admits_no_more_goes_though_its_agent_does_not_answer_or_speaks_of
             "does not answer" => {}
             "speaks of no Ingress" => {
                 registry.close(id, NOW);
-                let (id, _) = registry.open(&tenant(), OFF, server(0), &hello(Tally::default()), NOW).unwrap();
+                let (id, _) =
+                    registry.open(&tenant(), cluster_of(&tenant()), server(0), &hello(Tally::default()), NOW).unwrap();
                 end_with(&mut registry, id, vec![put("web", 30_080)]);
             }
             "is away" => registry.close(id, NOW),
@@ -262,26 +250,72 @@ fn what_policy_admits_no_more_goes_though_its_agent_does_not_answer_or_speaks_of
         }
         work(&mut registry, &mut revision);
         assert_eq!(registry.ingresses.names().len(), 1, "{agent}");
-        registry.set_ingress_policy(Policy::parse("{classes: [public]}").unwrap());
+        registry.policy_seen("p", None);
         work(&mut registry, &mut revision);
         assert_eq!(registry.ingresses.names(), [], "{agent}");
     }
 }
 
 #[test]
-fn what_stood_when_the_process_began_is_judged_by_the_policy_of_today() {
-    let (before, ..) = standing();
-    let mut registry = Registry::new(uid("next"), 0);
-    registry.cluster_seen(tenant().id(), OFF);
-    registry.ingresses = before.ingresses;
-    registry.set_ingress_policy(Policy::default());
-    // Who is admitted by what is known only when all of that has been listed.
-    registry.policies_listed(&BTreeSet::new());
-    registry.namespaces_listed(&BTreeSet::new());
-    // A term that begins later takes it up once more.
-    registry.begin_anew(uid("term"));
-    work(&mut registry, &mut 99);
-    assert_eq!(registry.ingresses.names(), []);
+fn what_stood_when_the_process_began_is_judged_once_it_is_known_what_is_admitted_and_not_before() {
+    for last in ["policies", "namespaces", "clusters"] {
+        for (policy, stays) in [(admits("example"), 1), (admits("other.example"), 0), (None, 0)] {
+            let (before, ..) = standing();
+            let mut registry = Registry::new(uid("next"), 0);
+            registry.ingresses = before.ingresses;
+            registry.cluster_seen(tenant().id(), cluster_of(&tenant()));
+            let list = |registry: &mut Registry, what: &str| match what {
+                "policies" => {
+                    registry.policy_seen("p", policy.clone());
+                    registry.policies_listed(&["p".to_owned()].into());
+                }
+                "namespaces" => registry.namespaces_listed(&BTreeSet::new()),
+                _ => registry.clusters_listed(&[uid("t")].into(), NOW),
+            };
+            for what in ["policies", "namespaces", "clusters"].into_iter().filter(|what| *what != last) {
+                list(&mut registry, what);
+            }
+            // A term that begins changes nothing about that.
+            registry.begin_anew(uid("term"));
+            work(&mut registry, &mut 99);
+            assert_eq!(registry.ingresses.names().len(), 1, "{last} are not listed yet");
+            list(&mut registry, last);
+            registry.begin_anew(uid("term"));
+            work(&mut registry, &mut 99);
+            assert_eq!(registry.ingresses.names().len(), stays, "{last} {policy:?}");
+        }
+    }
+}
+
+#[test]
+fn a_deletion_that_failed_is_tried_again_though_the_agent_keeps_silent() {
+    let (mut registry, _, mut revision) = standing();
+    registry.policy_seen("p", None);
+    let (tenant, key) = registry.take(9).unwrap();
+    assert!(matches!(registry.decide(&tenant, &key, Road::default(), NOW), Task::Delete { .. }));
+    registry.refused(&tenant, &key, Refusal::Unavailable, &Held::default(), NOW);
+    registry.done(&tenant, &key);
+    while let Some(due) = registry.tick(NOW) {
+        registry.tick(due);
+        work(&mut registry, &mut revision);
+        if registry.ingresses.names().is_empty() {
+            return;
+        }
+    }
+    panic!("nothing is due, and it stands");
+}
+
+#[test]
+fn what_k3k_left_is_not_judged_before_it_is_adopted() {
+    let (mut registry, _, mut revision) = standing();
+    let at = registry.ingresses.names().remove(0);
+    let mut theirs =
+        patched(&registry, &at, &json!({"metadata": {"annotations": {"expose.k3k.io/uid": null}}}), revision + 1);
+    theirs.metadata.labels.as_mut().unwrap().remove("app.kubernetes.io/managed-by");
+    registry.ingress_seen(theirs, NOW);
+    registry.policy_seen("p", None);
+    work(&mut registry, &mut revision);
+    assert_eq!(registry.ingresses.names(), [at]);
 }
 
 #[test]

@@ -1,11 +1,6 @@
 //! What tenants may have: counted, refused, let in again.
 
 use super::*;
-use crate::policy::resource::ExposurePolicySpec;
-
-fn spec(spec: serde_json::Value) -> ExposurePolicySpec {
-    serde_json::from_value(spec).unwrap()
-}
 
 fn reason(registry: &Registry, name: &str) -> Option<Reason> {
     registry.record(&uid("t"), &key(name)).and_then(|record| record.answer.as_ref().map(|answer| answer.reason))

@@ -3,7 +3,7 @@
 use k3k_expose_proto::ingress::Tls;
 use k3k_expose_proto::secret::{Pair, PrivateKey, Secret, Unfit};
 
-use super::ingress::{asks, end_with, policy, reason, shop, work};
+use super::ingress::{asks, end_with, reason, shop, work};
 use super::*;
 use crate::bounds::Bounds;
 
@@ -29,6 +29,12 @@ fn secured(name: &str, secret: &str) -> Put {
     Put { hash: object.hash(), object, ..put }
 }
 
+/// What an `ExposurePolicy` says that admits Ingresses with, or without, certificates of tenants' own.
+fn admits(own_secrets: bool) -> ExposurePolicySpec {
+    let allow = json!({"classes": ["public"], "hostSuffixes": ["example"], "ownSecrets": own_secrets});
+    spec(json!({"allow": {"ingresses": allow}}))
+}
+
 /// A virtual cluster that says again what it is asked for.
 struct Side {
     registry: Registry,
@@ -39,12 +45,10 @@ struct Side {
 
 impl Side {
     fn new(puts: Vec<Put>) -> Self {
-        let mut registry = Registry::new(uid("epoch"), 0);
-        registry.set_ingress_policy(policy().with_tls(true));
-        registry.policies_listed(&BTreeSet::new());
-        registry.namespaces_listed(&BTreeSet::new());
+        let mut registry = listed();
+        registry.policy_seen("p", Some(admits(true)));
         let hello = Hello { ingresses: true, secrets: true, ..hello(Tally::default()) };
-        let (id, _) = registry.open(&tenant(), OFF, server(0), &hello, NOW).unwrap();
+        let (id, _) = registry.open(&tenant(), cluster_of(&tenant()), server(0), &hello, NOW).unwrap();
         let says = puts.iter().map(|put| (put.key.clone(), put.clone())).collect();
         end_with(&mut registry, id, puts);
         let mut side = Self { registry, id, revision: 0, says };
@@ -193,7 +197,7 @@ fn what_is_unfit_refuses_its_ingress_and_nothing_of_either_stands() {
 #[test]
 fn without_the_switch_nothing_crosses_and_what_stood_goes() {
     let mut side = Side::new(vec![put("web", 30_080), keeps("cert", pair("x")), secured("shop", "cert")]);
-    side.registry.set_ingress_policy(policy());
+    side.registry.policy_seen("p", Some(admits(false)));
     side.settle();
     assert_eq!(side.told(&shop("shop")), Some(Reason::TlsNotAdmitted));
     assert_eq!(side.registry.ingresses.names(), []);

@@ -111,9 +111,10 @@ fn twins_that_stand_are_not_refused_whoever_is_said_first() {
 #[test]
 fn of_more_twins_than_a_policy_lets_stand_the_first_by_name_stay() {
     let (mut registry, id) = bound(Bounds::default());
-    registry.cluster_seen(&uid("t"), ClusterState { revision: 1, namespace: "ns".into(), name: "mine".into(), ..OFF });
+    registry.cluster_seen(&uid("t"), ClusterState { revision: 1, ..cluster_of(&tenant()) });
     registry.policies_listed(&BTreeSet::new());
     registry.namespaces_listed(&BTreeSet::new());
+    registry.clusters_listed(&[uid("t")].into(), NOW);
     let names = ["d", "c", "b", "a"];
     for name in names {
         say(&mut registry, id, headless(name, 0));
@@ -161,7 +162,7 @@ fn of_more_twins_than_a_policy_lets_stand_the_first_by_name_stay() {
 #[test]
 fn another_rate_holds_at_once() {
     let (mut registry, id) = bound(Bounds::default());
-    registry.cluster_seen(&uid("t"), ClusterState { revision: 1, namespace: "ns".into(), name: "mine".into(), ..OFF });
+    registry.cluster_seen(&uid("t"), ClusterState { revision: 1, ..cluster_of(&tenant()) });
     let policy = |rate: i32| {
         let limits = json!({"writesPerSecond": rate, "writesAtOnce": rate});
         Some(serde_json::from_value(json!({"allow": {"limits": limits}})).unwrap())

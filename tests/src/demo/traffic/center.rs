@@ -1,6 +1,5 @@
 //! Clusters, tenants and ingress controllers of the data center.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,6 +10,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::super::stage::Stage;
+use crate::admitted::admit;
 use crate::eventually::eventually;
 use crate::k3k::{self, Mode, Tenant, TenantOptions};
 use crate::plane::{ControlPlane, PlaneOptions};
@@ -92,7 +92,11 @@ impl Center {
             proxies.push(kube_proxy::start(&host, node, &folder).await?);
         }
         stage.tick("kube-proxy in nftables mode on each node");
-        let host_api = HostApi::start(&host, host_api_options(&folder)?).await?;
+        let host_api = HostApi::start(&host, HostApiOptions::default()).await?;
+        for (namespace, domain) in [("team-a", "a.example.com"), ("team-b", "b.example.com")] {
+            let ingresses = json!({"classes": [CLASSES[0]], "hostSuffixes": [domain], "ownSecrets": true});
+            admit(&host_client, namespace, &json!({"ingresses": ingresses})).await?;
+        }
         let alpha = Side::join(&host_client, &host_api, alpha, "team-a", "mine", Mode::Shared).await?;
         let beta = Side::join(&host_client, &host_api, beta, "team-b", "mine", Mode::Shared).await?;
         let lab = Side::join(&host_client, &host_api, lab, "team-c", "lab", Mode::Virtual).await?;
@@ -232,24 +236,6 @@ async fn plane(options: PlaneOptions) -> anyhow::Result<ControlPlane> {
 
 fn virtual_plane(name: &str) -> PlaneOptions {
     virtual_options(name).with_more_controllers(&["endpointslice-controller"]).with_more_controllers(&WORKLOADS)
-}
-
-fn host_api_options(folder: &Path) -> anyhow::Result<HostApiOptions> {
-    let path = folder.join("ingress-policy.yaml");
-    // JSON is YAML.
-    let policy = json!({
-        "classes": [CLASSES[0]],
-        "tenants": [
-            {"namespace": "team-a", "hostSuffixes": ["a.example.com"]},
-            {"namespace": "team-b", "hostSuffixes": ["b.example.com"]},
-        ],
-    });
-    scratch::replace_file(&path, &policy.to_string())?;
-    let env = vec![
-        ("K3K_EXPOSE_INGRESS_POLICY_FILE".to_owned(), path.display().to_string()),
-        ("K3K_EXPOSE_SYNC_INGRESS_TLS".to_owned(), "true".to_owned()),
-    ];
-    Ok(HostApiOptions { env, ..HostApiOptions::default() })
 }
 
 /// Pods with two TCP ports and one UDP port.
