@@ -23,9 +23,9 @@ use crate::ingress::policy::Policy;
 use crate::ingress::{self, secret};
 use crate::inject::{Settings, Surroundings, inject};
 use crate::label;
-use crate::policy::grant::Grant;
-use crate::policy::resource::ExposurePolicySpec;
-use crate::policy::select::Labels;
+use crate::policy::grant::{Grant, annotation_may_cross};
+use crate::policy::resource::{DeniedIngresses, DeniedKey, ExposurePolicySpec};
+use crate::policy::select::{Labels, Selected, selects};
 use crate::policy::{Policies, service, standing};
 use crate::services::HostName;
 use crate::tenant::{Tenant, tenant_of};
@@ -81,6 +81,8 @@ pub fn exposure(bytes: &[u8]) -> Result<(), Broken> {
     else {
         return Ok(());
     };
+    let selecting = written.values().filter(|spec| selects(spec, &namespace, &cluster) != Selected::No);
+    let denied: Vec<_> = selecting.filter_map(|spec| spec.deny.as_ref()?.ingresses.clone()).collect();
     let mut policies = Policies::default();
     for (name, spec) in written {
         policies.set(&name, Some(spec));
@@ -90,7 +92,7 @@ pub fn exposure(bytes: &[u8]) -> Result<(), Broken> {
     if reach.values().map(|reach| reach.governs).sum::<usize>() != usize::from(grant.policy.is_some()) {
         return Err("not one policy decides, or another than is told");
     }
-    route(&grant.ingresses, &ingress)?;
+    route(&grant.ingresses, &denied, &ingress)?;
     let tenant = tenant().ok_or("the tenant of this test is none")?;
     let (Ok(key), Ok(uid)) = (Key::service("default", "web"), Uid::parse("v")) else { return Ok(()) };
     let Ok(mut desired) = translate(&tenant, &uid, &key, &uid, &asked) else {
@@ -124,10 +126,28 @@ pub fn exposure(bytes: &[u8]) -> Result<(), Broken> {
     standing::judge(&grant, &desired.spec).map_err(|_| "what is admitted may not stand")
 }
 
-/// An Ingress that is admitted may stand.
-fn route(policy: &Policy, asked: &Asked) -> Result<(), Broken> {
+/// An Ingress that is admitted has nothing that is denied, and may stand.
+fn route(policy: &Policy, denied: &[DeniedIngresses], asked: &Asked) -> Result<(), Broken> {
     let Ok(key) = Key::of(Resource::Ingresses, "default", "shop") else { return Ok(()) };
     let Ok(ingress) = twin_of_ingress(policy, &key, asked) else { return Ok(()) };
+    let class = asked.ingress_class_name.as_deref().unwrap_or_default();
+    let hosts = || asked.rules.iter().map(|rule| &rule.host).chain(asked.tls.iter().flat_map(|tls| &tls.hosts));
+    let below = |suffix: &String| hosts().any(|host| host == suffix || host.ends_with(&format!(".{suffix}")));
+    let keys = ingress.metadata.annotations.iter().flat_map(BTreeMap::keys).filter(|key| annotation_may_cross(key));
+    let keys: Vec<&String> = keys.collect();
+    let means = |denied: &DeniedKey| {
+        let by = |prefix: &String| keys.iter().any(|key| key.starts_with(prefix));
+        denied.key.as_ref().is_some_and(|key| keys.contains(&key)) || denied.prefix.as_ref().is_some_and(by)
+    };
+    let is_denied = |denied: &DeniedIngresses| {
+        denied.classes.iter().any(|denied| denied == class)
+            || denied.host_suffixes.iter().any(below)
+            || denied.annotations.iter().any(means)
+            || asked.default_backend.is_some() && !denied.host_suffixes.is_empty()
+    };
+    if denied.iter().any(is_denied) {
+        return Err("an Ingress with something that is denied");
+    }
     // Else host-api would delete what it has just made.
     let twin = ingress::host::reduce(ingress).twin.ok_or("a twin that is none")?;
     if ingress::standing::is_admitted(policy, &twin) { Ok(()) } else { Err("what is admitted may not stand") }

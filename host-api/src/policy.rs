@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use k3k_expose_proto::Reason;
 
-use grant::{Denies, Grant};
+use grant::Grant;
 use resource::ExposurePolicySpec;
 use select::{Closeness, Labels, Selected};
 
@@ -106,12 +106,11 @@ impl Policies {
     /// What a Cluster with these labels, in a namespace with those, may have.
     #[must_use]
     pub fn grant(&self, namespace: &Labels, cluster: &Labels) -> Arc<Grant> {
-        let denies = self.selecting(namespace, cluster).filter_map(|(name, policy, _)| {
-            policy.spec.deny.as_ref().map(|deny| (name.to_owned(), Denies::parse(deny)))
-        });
+        let selecting = self.selecting(namespace, cluster);
+        let deny: Vec<_> = selecting.filter_map(|(name, policy, _)| Some((name, policy.spec.deny.as_ref()?))).collect();
         let decides = self.deciding(namespace, cluster);
         let allow = decides.and_then(|(name, policy)| policy.spec.allow.as_ref().map(|allow| (name, allow)));
-        Arc::new(Grant::new(allow, denies.collect()))
+        Arc::new(Grant::new(allow, &deny))
     }
 
     /// Whom each policy is about, of these Clusters, each told by the labels of its namespace and its own.

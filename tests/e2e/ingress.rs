@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::observe::{event, headless, outcomes, writes};
 use crate::policy::AT_ONCE;
-use crate::policy::stage::delete as delete_policy;
+use crate::policy::stage::{apply, delete as delete_policy};
 use crate::world::SOON;
 use stage::{Actor, NAMESPACE, Stage, answered, ingress, no_twin, said, twin, twins, with_certificate_for};
 
@@ -227,6 +227,12 @@ async fn a_policy_that_changes_lets_in_and_takes_away_at_once_and_its_classes_ar
     assert_eq!(twin.annotations()["example.com/timeout"], "30s");
     actor.told("shop", "True/Applied").await?;
     shown(&actor, &["public"]).await?;
+    let deny = json!({"deny": {"ingresses": {"hostSuffixes": ["shop.host-policy.example"]}}});
+    apply(&stage.host, "denies", &deny).await?;
+    no_twin(&actor.tenant, "shop").await?;
+    actor.told("shop", "False/HostNotAdmitted").await?;
+    delete_policy(&stage.host, "denies").await?;
+    actor.told("shop", "True/Applied").await?;
     assert_eq!(classes.get("internal").await?.spec.context("a spec")?.controller.as_deref(), Some("example.com/own"));
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! What the platform team admits of a tenant's Ingresses: the one place of that decision. Pure.
 //!
-//! Nothing is admitted that the deciding `ExposurePolicy` does not name. Who has a host first, and whether a backend is
-//! exposed, is not policy.
+//! Nothing is admitted that the deciding `ExposurePolicy` does not name, or that any denies. Who has a host first, and
+//! whether a backend is exposed, is not policy.
+
+mod denied;
 
 use std::collections::BTreeSet;
 
@@ -14,7 +16,8 @@ use k3k_expose_proto::limits::INGRESS_CLASSES;
 use crate::policy::Rule;
 use crate::policy::grant::annotation_may_cross;
 use crate::policy::keys::Keys;
-use crate::policy::resource::Ingresses;
+use crate::policy::resource::{DeniedIngresses, Ingresses};
+use denied::Denied;
 
 /// Annotations that steer no controller, by the prefix of their keys: they stay behind and refuse nothing.
 const IGNORED: [&str; 5] =
@@ -35,6 +38,8 @@ pub struct Policy {
     own_secrets: bool,
     /// Requests that no other Ingress of the host wants may go to the tenant.
     default_backend: bool,
+    /// What each policy denies, whatever is admitted.
+    denied: Vec<(String, Denied)>,
 }
 
 /// Why an Ingress is not admitted.
@@ -57,9 +62,10 @@ impl Denial {
 }
 
 impl Policy {
-    /// Reads what the deciding policy admits, if it speaks of Ingresses, and what of that cannot be used: a mistake admits nothing.
+    /// Reads what the deciding policy admits, if it speaks of Ingresses, and what each denies; and what of that cannot be used: a
+    /// mistake admits nothing, and denies all.
     #[must_use]
-    pub fn read(allow: Option<(&str, &Ingresses)>) -> (Self, Vec<String>) {
+    pub fn read(allow: Option<(&str, &Ingresses)>, deny: &[(&str, &DeniedIngresses)]) -> (Self, Vec<String>) {
         let mut mistakes = Vec::new();
         let by = allow.map(|(policy, _)| policy.to_owned());
         let nothing = Ingresses::default();
@@ -74,8 +80,15 @@ impl Policy {
         let tls_secrets = names(&allow.tls_secrets, "Secret").into_iter().collect();
         let (annotations, mistaken): (Vec<_>, Vec<_>) = allow.annotations.iter().map(Keys::parse).unzip();
         mistakes.extend(mistaken.into_iter().flatten());
+        let mut denied = Vec::new();
+        for (policy, deny) in deny {
+            let (denies, mistaken) = Denied::parse(deny);
+            mistakes.extend(mistaken);
+            denied.push(((*policy).to_owned(), denies));
+        }
         let (own_secrets, default_backend) = (allow.own_secrets, allow.default_backend);
-        let policy = Self { by, classes, host_suffixes, annotations, tls_secrets, own_secrets, default_backend };
+        let policy =
+            Self { by, classes, host_suffixes, annotations, tls_secrets, own_secrets, default_backend, denied };
         (policy, mistakes)
     }
 
@@ -94,7 +107,8 @@ impl Policy {
     /// The classes that are admitted.
     #[must_use]
     pub fn classes(&self) -> Vec<String> {
-        self.classes.iter().cloned().collect()
+        let admitted = self.classes.iter().filter(|class| self.denying(|denied| denied.class(class)).is_none());
+        admitted.cloned().collect()
     }
 
     /// Judges an Ingress.
@@ -115,7 +129,8 @@ impl Policy {
 
     /// The annotations that cross, once [`Self::judge`] has admitted the Ingress.
     pub fn crossing<'a>(&'a self, ingress: &'a Ingress) -> impl Iterator<Item = (&'a String, &'a String)> {
-        ingress.annotations.iter().filter(|(key, _)| annotation_may_cross(key) && self.keys(key).is_some())
+        let admitted = |key: &str| self.keys(key).is_some() && self.denying(|denied| denied.annotation(key)).is_none();
+        ingress.annotations.iter().filter(move |(key, _)| annotation_may_cross(key) && admitted(key))
     }
 
     fn keys(&self, key: &str) -> Option<&Keys> {
@@ -126,17 +141,22 @@ impl Policy {
         let Some(class) = &ingress.ingress_class_name else {
             return whatever(Reason::ClassNotAdmitted, "ingressClassName is missing");
         };
-        if self.classes.contains(class) {
+        let denying = self.denying(|denied| denied.class(class));
+        if denying.is_none() && self.classes.contains(class) {
             return Ok(());
         }
         let message = format!("ingress class {} is not admitted", quote(class));
-        self.refuse(Reason::ClassNotAdmitted, &message, "classes")
+        self.refuse(Reason::ClassNotAdmitted, &message, "classes", denying)
     }
 
     fn hosts(&self, ingress: &Ingress) -> Result<(), Denial> {
-        if ingress.default_backend.is_some() && !self.default_backend {
-            let message = "a default backend would be for every host, which is not admitted";
-            return self.refuse(Reason::HostNotAdmitted, message, "defaultBackend");
+        if ingress.default_backend.is_some() {
+            let denying = self.denying(Denied::any_host);
+            if denying.is_some() || !self.default_backend {
+                let field = if denying.is_some() { "hostSuffixes" } else { "defaultBackend" };
+                let message = "a default backend would be for every host, which is not admitted";
+                return self.refuse(Reason::HostNotAdmitted, message, field, denying);
+            }
         }
         let hosts = ingress.rules.iter().map(|rule| &rule.host).chain(ingress.tls.iter().flat_map(|tls| &tls.hosts));
         for host in hosts {
@@ -146,9 +166,10 @@ impl Policy {
             if host.contains('*') {
                 return whatever(Reason::HostNotAdmitted, &format!("host {} is a wildcard", quote(host)));
             }
-            if !self.host_suffixes.iter().any(|suffix| is_within(host, suffix)) {
+            let denying = self.denying(|denied| denied.host(host));
+            if denying.is_some() || !self.host_suffixes.iter().any(|suffix| is_within(host, suffix)) {
                 let message = format!("host {} is not admitted", quote(host));
-                return self.refuse(Reason::HostNotAdmitted, &message, "hostSuffixes");
+                return self.refuse(Reason::HostNotAdmitted, &message, "hostSuffixes", denying);
             }
         }
         Ok(())
@@ -156,13 +177,14 @@ impl Policy {
 
     fn annotations(&self, ingress: &Ingress) -> Result<(), Denial> {
         for (key, value) in &ingress.annotations {
-            let message = match self.keys(key) {
+            let denying = self.denying(|denied| denied.annotation(key));
+            let message = match self.keys(key).filter(|_| denying.is_none()) {
                 Some(keys) if keys.admits(value) => continue,
                 Some(_) => format!("the value of annotation {} is not admitted", quote(key)),
                 None if IGNORED.iter().any(|prefix| key.starts_with(prefix)) => continue,
                 None => format!("annotation {} is not admitted", quote(key)),
             };
-            return self.refuse(Reason::AnnotationNotAdmitted, &message, "annotations");
+            return self.refuse(Reason::AnnotationNotAdmitted, &message, "annotations", denying);
         }
         Ok(())
     }
@@ -173,16 +195,25 @@ impl Policy {
             Some(name) => {
                 let message = format!("Secret {} is not admitted", quote(name));
                 // One that is not named is the tenant's own.
-                self.refuse(Reason::TlsNotAdmitted, &message, "ownSecrets")
+                self.refuse(Reason::TlsNotAdmitted, &message, "ownSecrets", None)
             }
             // Whether it is there, and fit for use, is not policy.
             None => Ok(()),
         }
     }
 
-    /// Refuses by a field of `spec.allow.ingresses`.
-    fn refuse(&self, reason: Reason, message: &str, field: &str) -> Result<(), Denial> {
-        let rule = Rule { policy: self.by.clone(), field: format!("spec.allow.ingresses.{field}") };
+    /// The first policy that denies.
+    fn denying(&self, denies: impl Fn(&Denied) -> bool) -> Option<&str> {
+        self.denied.iter().find(|(_, denied)| denies(denied)).map(|(policy, _)| policy.as_str())
+    }
+
+    /// Refuses by a field of `spec.allow.ingresses`, or by that of `spec.deny.ingresses` of the policy that denies.
+    fn refuse(&self, reason: Reason, message: &str, field: &str, denying: Option<&str>) -> Result<(), Denial> {
+        let (list, policy) = match denying {
+            Some(policy) => ("deny", Some(policy.to_owned())),
+            None => ("allow", self.by.clone()),
+        };
+        let rule = Rule { policy, field: format!("spec.{list}.ingresses.{field}") };
         Err(Denial { reason, message: message.to_owned(), rule: Some(rule) })
     }
 }

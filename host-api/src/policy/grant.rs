@@ -67,7 +67,7 @@ pub struct Grant {
     pub denies: Vec<(String, Denies)>,
 }
 
-/// What one policy denies.
+/// What one policy denies of Services.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Denies {
     /// Types of Services.
@@ -81,16 +81,17 @@ pub struct Denies {
 
 impl Default for Grant {
     fn default() -> Self {
-        Self::new(None, Vec::new())
+        Self::new(None, &[])
     }
 }
 
 impl Grant {
     /// Reads what the deciding policy allows, if one decides, and what all deny.
     #[must_use]
-    pub fn new(allow: Option<(&str, &Allow)>, denies: Vec<(String, Denies)>) -> Self {
+    pub fn new(allow: Option<(&str, &Allow)>, deny: &[(&str, &Deny)]) -> Self {
         let policy = allow.map(|(name, _)| name.to_owned());
         let ingresses = allow.and_then(|(name, allow)| allow.ingresses.as_ref().map(|allow| (name, allow)));
+        let denied: Vec<_> = deny.iter().filter_map(|(name, deny)| Some((*name, deny.ingresses.as_ref()?))).collect();
         let default = Allow::default();
         let allow = allow.map_or(&default, |(_, allow)| allow);
         let balancers = allow.load_balancers.clone().unwrap_or_default();
@@ -121,9 +122,9 @@ impl Grant {
                 Some("Renumber") => Some(Conflict::Renumber),
                 Some(_) => Some(Conflict::Report),
             },
-            ingresses: Arc::new(Policy::read(ingresses).0),
+            ingresses: Arc::new(Policy::read(ingresses, &denied).0),
             limits: allow.limits.as_ref().map(Limits::parse).unwrap_or_default(),
-            denies,
+            denies: deny.iter().map(|(name, deny)| ((*name).to_owned(), Denies::parse(deny))).collect(),
         }
     }
 
@@ -257,7 +258,8 @@ pub fn mistakes(spec: &ExposurePolicySpec) -> Vec<String> {
     mistakes.extend(unread.map(|cidr| format!("{cidr:?} is no CIDR")));
     let rules = [allow.annotations, allow.labels];
     mistakes.extend(rules.iter().flatten().flatten().filter_map(|rule| Keys::parse(rule).1));
-    mistakes.extend(Policy::read(allow.ingresses.as_ref().map(|allow| ("", allow))).1);
+    let denied: Vec<_> = deny.ingresses.iter().map(|deny| ("", deny)).collect();
+    mistakes.extend(Policy::read(allow.ingresses.as_ref().map(|allow| ("", allow)), &denied).1);
     let denied = deny.annotations.iter().chain(&deny.labels).map(Name::denied);
     mistakes.extend(
         denied.filter(|name| *name == Name::Unusable).map(|_| "a key is missing, so all are denied".to_owned()),

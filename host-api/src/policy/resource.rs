@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-pub use ingresses::Ingresses;
+pub use ingresses::{DeniedIngresses, Ingresses};
 
 /// What the platform team admits of the tenants that a policy selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -256,6 +256,9 @@ pub struct Deny {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub labels: Vec<DeniedKey>,
+    /// What Ingresses may not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingresses: Option<DeniedIngresses>,
 }
 
 /// Keys of labels or annotations.

@@ -9,7 +9,7 @@ use crate::policy::keys::VALUE;
 impl Policy {
     /// What an `ExposurePolicy` of name `p` admits that says this of Ingresses.
     pub(crate) fn for_test(allow: Value) -> Self {
-        Self::read(Some(("p", &serde_json::from_value(allow).unwrap()))).0
+        Self::read(Some(("p", &serde_json::from_value(allow).unwrap())), &[]).0
     }
 }
 
@@ -21,6 +21,12 @@ fn allow() -> Value {
     json!({"classes": ["public", "more"], "hostSuffixes": ["all.example", "mine.example"], "tlsSecrets": ["wildcard"],
         "annotations": [{"key": "example.com/timeout", "value": "[0-9]{1,3}s"}, {"key": "example.com/note", "value": "x*"},
             {"prefix": "k"}]})
+}
+
+/// The same with something denied by a policy of name `d`.
+fn denying(deny: Value) -> (Policy, Vec<String>) {
+    let (allow, deny) = (serde_json::from_value(allow()).unwrap(), serde_json::from_value(deny).unwrap());
+    Policy::read(Some(("p", &allow)), &[("d", &deny)])
 }
 
 fn of_host(host: &str) -> Ingress {
@@ -165,13 +171,63 @@ fn only_annotations_that_are_named_cross() {
 }
 
 #[test]
-fn a_mistake_admits_nothing() {
+fn what_is_denied_no_policy_admits_and_the_rule_says_which_denies() {
+    let (denied, mistakes) = denying(json!({"classes": ["more"], "hostSuffixes": ["bank.mine.example"],
+        "annotations": [{"key": "example.com/note"}, {"prefix": "kubernetes.io/"}]}));
+    assert_eq!((mistakes, denied.classes()), (Vec::new(), vec!["public".to_owned()]));
+    let host = |host: &str| of_host(host);
+    let class = Ingress { ingress_class_name: Some("more".to_owned()), ..host("mine.example") };
+    let tls = Tls { hosts: vec!["a.bank.mine.example".to_owned()], secret_name: None };
+    for (ingress, field) in [
+        (class, "classes"),
+        (host("bank.mine.example"), "hostSuffixes"),
+        (host("a.bank.mine.example"), "hostSuffixes"),
+        (Ingress { tls: vec![tls], ..host("mine.example") }, "hostSuffixes"),
+        (annotated("example.com/note", "x"), "annotations"),
+        (annotated("kubernetes.io/ingress.class", "internal"), "annotations"),
+    ] {
+        assert_eq!(reason(&policy(), &ingress), None, "{ingress:?}");
+        let expected = format!("ExposurePolicy d, spec.deny.ingresses.{field}");
+        assert_eq!(rule(&denied, &ingress), Some(expected), "{ingress:?}");
+    }
+    for ingress in [host("mine.example"), host("riverbank.mine.example"), annotated("example.com/timeout", "1s")] {
+        assert_eq!(reason(&denied, &ingress), None, "{ingress:?}");
+    }
+    let everywhere = Policy { default_backend: true, ..denied };
+    let decided = rule(&everywhere, &with_default_backend());
+    assert_eq!(decided.as_deref(), Some("ExposurePolicy d, spec.deny.ingresses.hostSuffixes"));
+}
+
+#[test]
+fn a_denied_annotation_that_steers_nothing_stays_behind() {
+    let allow =
+        json!({"classes": ["public"], "hostSuffixes": ["example"], "annotations": [{"prefix": "meta.helm.sh/"}]});
+    let deny = json!({"annotations": [{"prefix": "meta."}]});
+    let (allow, deny) = (serde_json::from_value(allow).unwrap(), serde_json::from_value(deny).unwrap());
+    let ingress = annotated("meta.helm.sh/release-name", "x");
+    for (deny, crossing) in [(vec![], 1), (vec![("d", &deny)], 0)] {
+        let (policy, _) = Policy::read(Some(("p", &allow)), &deny);
+        assert_eq!((reason(&policy, &ingress), policy.crossing(&ingress).count()), (None, crossing));
+    }
+}
+
+#[test]
+fn a_mistake_admits_nothing_and_denies_everything_of_its_kind() {
     let allow = json!({"classes": ["public", "../x"], "hostSuffixes": ["*.example", ""],
         "annotations": [{"key": "a", "value": "("}], "tlsSecrets": ["a/b"]});
-    let (policy, mistakes) = Policy::read(Some(("p", &serde_json::from_value(allow).unwrap())));
+    let (policy, mistakes) = Policy::read(Some(("p", &serde_json::from_value(allow).unwrap())), &[]);
     assert_eq!(mistakes.len(), 5, "{mistakes:?}");
     assert_eq!(policy.classes(), ["public"]);
     assert_eq!(reason(&policy, &of_host("a.example")), Some(Reason::HostNotAdmitted));
     let bare = Ingress { rules: Vec::new(), ..annotated("a", "(") };
     assert_eq!(reason(&policy, &bare), Some(Reason::AnnotationNotAdmitted));
+    for (deny, expected) in [
+        (json!({"classes": ["../x"]}), Reason::ClassNotAdmitted),
+        (json!({"hostSuffixes": ["*.bank.example"]}), Reason::HostNotAdmitted),
+        (json!({"annotations": [{}]}), Reason::AnnotationNotAdmitted),
+    ] {
+        let (denied, mistakes) = denying(deny);
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert_eq!(reason(&denied, &annotated("example.com/note", "x")), Some(expected));
+    }
 }

@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::KeyRule;
+use super::{DeniedKey, KeyRule};
 
 /// Names of classes, and domains.
 const DOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -46,4 +46,24 @@ pub struct Ingresses {
     /// Whether requests that no other Ingress of the host wants may go to the virtual cluster.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub default_backend: bool,
+}
+
+/// What no Ingress may have, whatever any policy allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.classes) || has(self.hostSuffixes) || has(self.annotations)",
+    "ingresses without classes, hostSuffixes and annotations denies nothing"))]
+pub struct DeniedIngresses {
+    /// Classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253), regex(pattern = DOMAIN)))]
+    pub classes: Vec<String>,
+    /// Domains, without a dot or a star in front: each denies itself and every name below it, and all of them default backends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = DOMAIN)))]
+    pub host_suffixes: Vec<String>,
+    /// Annotations. One that may steer a controller refuses the Ingress.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub annotations: Vec<DeniedKey>,
 }
