@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use k3k_expose_proto::endpoints::{EndpointPort, Endpoints, LeftOut};
-use k3k_expose_proto::limits::{ENDPOINT_SETS, ENDPOINTS};
-use k3k_expose_proto::service::{IpFamily, ServiceType};
+use k3k_expose_proto::endpoints::{self, EndpointPort, Endpoints, LeftOut};
+use k3k_expose_proto::limits::ENDPOINTS;
+use k3k_expose_proto::service::ServiceType;
 use k3k_expose_proto::{Key, Service};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::{EndpointPort as Port, EndpointSlice};
@@ -92,22 +92,9 @@ impl Join {
         let Some(slices) = self.slices.get(key).filter(|_| is_bare(service)) else {
             return;
         };
-        let mut sets: BTreeMap<(IpFamily, Vec<EndpointPort>), BTreeSet<IpAddr>> = BTreeMap::new();
-        let mut left_out: BTreeSet<LeftOut> = slices.values().filter_map(|slice| slice.left_out).collect();
-        for endpoints in slices.values().filter_map(|slice| slice.endpoints.as_ref()) {
-            let set = sets.entry((endpoints.family, endpoints.ports.clone())).or_default();
-            set.extend(&endpoints.addresses);
-        }
-        if sets.len() > ENDPOINT_SETS || sets.values().any(|addresses| addresses.len() > ENDPOINTS) {
-            left_out.insert(LeftOut::TooMany);
-        }
-        let first = sets.into_iter().take(ENDPOINT_SETS).map(|((family, ports), addresses)| Endpoints {
-            family,
-            ports,
-            addresses: addresses.into_iter().take(ENDPOINTS).collect(),
-        });
-        service.endpoints = first.collect();
-        service.endpoints_left_out = left_out.into_iter().next();
+        let left_out = slices.values().filter_map(|slice| slice.left_out).collect();
+        let of_slices = slices.values().filter_map(|slice| slice.endpoints.as_ref());
+        (service.endpoints, service.endpoints_left_out) = endpoints::join(of_slices, left_out);
     }
 }
 
@@ -160,6 +147,7 @@ fn port(port: &Port) -> Option<EndpointPort> {
 
 #[cfg(test)]
 mod tests {
+    use k3k_expose_proto::service::IpFamily;
     use serde_json::{Value, json};
 
     use super::*;

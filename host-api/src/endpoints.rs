@@ -4,6 +4,8 @@
 //! them: whatever takes the twin away takes them along.
 
 pub mod address;
+pub mod asked;
+pub mod holder;
 pub mod plan;
 pub mod slice;
 pub mod store;

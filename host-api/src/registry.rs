@@ -21,7 +21,7 @@ mod sessions;
 mod settle;
 mod share;
 mod wishes;
-mod words;
+pub(crate) mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

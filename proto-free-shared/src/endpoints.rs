@@ -3,11 +3,13 @@
 //! They travel inside their Service, so that one line says all that there is to say about its key. Addresses and ports alone
 //! cross: nothing of nodes, zones or pods.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{ENDPOINT_SETS, ENDPOINTS};
 use crate::service::{IpFamily, Protocol};
 
 /// Ready addresses of one family that serve the same ports.
@@ -46,4 +48,26 @@ pub enum LeftOut {
     Names,
     /// They are more than [`crate::limits::ENDPOINTS`] of a kind, or of more kinds than [`crate::limits::ENDPOINT_SETS`].
     TooMany,
+}
+
+/// The endpoints of one Service from those of its slices, as many as cross; and why some do not, besides what is known already.
+#[must_use]
+pub fn join<'a>(
+    slices: impl Iterator<Item = &'a Endpoints>,
+    mut left_out: BTreeSet<LeftOut>,
+) -> (Vec<Endpoints>, Option<LeftOut>) {
+    let mut sets: BTreeMap<(IpFamily, Vec<EndpointPort>), BTreeSet<IpAddr>> = BTreeMap::new();
+    for endpoints in slices {
+        let set = sets.entry((endpoints.family, endpoints.ports.clone())).or_default();
+        set.extend(&endpoints.addresses);
+    }
+    if sets.len() > ENDPOINT_SETS || sets.values().any(|addresses| addresses.len() > ENDPOINTS) {
+        left_out.insert(LeftOut::TooMany);
+    }
+    let first = sets.into_iter().take(ENDPOINT_SETS).map(|((family, ports), addresses)| Endpoints {
+        family,
+        ports,
+        addresses: addresses.into_iter().take(ENDPOINTS).collect(),
+    });
+    (first.collect(), left_out.into_iter().next())
 }

@@ -7,8 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use k3k_expose_proto::endpoints::{Endpoints, LeftOut};
-use k3k_expose_proto::limits::{ENDPOINT_SETS, ENDPOINTS};
-use k3k_expose_proto::service::{IpFamily, Service, ServiceType};
+use k3k_expose_proto::service::Service;
 use k3k_expose_proto::{Key, Reason, Uid};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -16,6 +15,7 @@ use super::Registry;
 use super::judge::{Task, Verdict};
 use super::policy::denial;
 use crate::endpoints::address::{Holder, Source};
+use crate::endpoints::asked::{endpoints, is_bare, is_of, too_many};
 use crate::endpoints::plan::{SlicePlan, keep_only, plan};
 use crate::endpoints::slice::{desired, service_of};
 use crate::endpoints::store::Change;
@@ -239,24 +239,6 @@ impl Registry {
     pub(super) fn forget_slice(&mut self, at: &HostName) {
         self.slices.gone(at, None);
     }
-}
-
-/// The endpoints that count: those of a Service without a selector.
-fn endpoints(object: &Service) -> &[Endpoints] {
-    if is_bare(object) { &object.endpoints } else { &[] }
-}
-
-fn is_bare(object: &Service) -> bool {
-    object.selector.is_empty() && object.service_type != ServiceType::ExternalName
-}
-
-fn too_many(object: &Service) -> bool {
-    let sets = endpoints(object);
-    sets.len() > ENDPOINT_SETS || sets.iter().any(|set| set.addresses.len() > ENDPOINTS)
-}
-
-fn is_of(family: IpFamily, ip: IpAddr) -> bool {
-    (family == IpFamily::IPv4) == ip.is_ipv4()
 }
 
 fn no(reason: Reason) -> Denial {

@@ -5,7 +5,7 @@ use k3k_expose_proto::{Reason, Resource};
 use crate::services::Blocker;
 
 /// It names numbers of the tenant's own wish, never who on the host holds them.
-pub(super) fn message(resource: Resource, reason: Reason, blockers: &[Blocker]) -> String {
+pub(crate) fn message(resource: Resource, reason: Reason, blockers: &[Blocker]) -> String {
     match (reason, blockers.first()) {
         (Reason::ClusterIPTaken, Some(Blocker::ClusterIp(ip))) => format!("cluster IP {ip} is held on the host"),
         (Reason::NodePortTaken, Some(Blocker::NodePort(port))) => format!("node port {port} is held on the host"),

@@ -2,10 +2,8 @@
 //! with the first hand-made endpoints: most hosts never have any. I/O.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use k3k_expose_proto::Uid;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher as watch;
@@ -13,15 +11,13 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 
 use super::drive;
-use crate::endpoints::address::{Holder, Source};
+use crate::endpoints::address::Source;
+use crate::endpoints::holder::{Holds, node, pod, server};
 use crate::endpoints::slice::{SERVICE_NAME, SLICE_MANAGED_BY};
 use crate::hub::Hub;
 use crate::ready::Ready;
 use crate::services::HostName;
-use crate::tenant;
 use crate::twin::{CLUSTER_NAME, MANAGER};
-
-type Holds = Option<(Holder, BTreeSet<IpAddr>)>;
 
 /// Watches the slices that are ours. Never ends.
 pub async fn slices(hub: Arc<Hub>, client: Client, ready: Ready) {
@@ -86,27 +82,4 @@ async fn holders<K>(
         });
     };
     drive(what, watch(api, config), &mut handle).await;
-}
-
-/// A pod that a Cluster controls, while it has its addresses to itself.
-fn pod(pod: &Pod) -> Holds {
-    let owner = tenant::cluster_that_controls(&pod.metadata)?;
-    let on_node = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or_default();
-    let status = pod.status.as_ref()?;
-    let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    if on_node || is_over {
-        return None;
-    }
-    let ips = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
-    Some((Holder::Pod(Uid::parse(&owner.uid).ok()?), ips.filter_map(|ip| ip.parse().ok()).collect()))
-}
-
-fn node(node: &Node) -> Holds {
-    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref()).into_iter().flatten();
-    Some((Holder::Node, addresses.filter_map(|address| address.address.parse().ok()).collect()))
-}
-
-fn server(slice: &EndpointSlice) -> Holds {
-    let addresses = slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses);
-    Some((Holder::Server, addresses.filter_map(|address| address.parse().ok()).collect()))
 }
