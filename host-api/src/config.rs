@@ -93,20 +93,20 @@ pub struct Raw {
 enum Command {
     /// Print a server pod as it is with the agent beside it, from files
     Inject(Inject),
-    /// Print what the host would get for a Service of a tenant, or the rule that refuses it
+    /// Print what the host would get for Services, Ingresses and EndpointSlices of a tenant, or the rule that refuses them
     Plan(Plan),
 }
 
 /// What `plan` is asked.
 #[derive(Clone, Debug, Args)]
 pub struct Plan {
-    /// YAML file with Services as their tenant writes them; - reads standard input
+    /// YAML file with Services, Ingresses, EndpointSlices and Endpoints as their tenant writes them; - reads standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub file: PathBuf,
     /// Whose they are, as NAMESPACE/NAME of the Cluster
     #[arg(long, value_name = "CLUSTER")]
     pub cluster: String,
-    /// YAML file with ExposurePolicies, instead of those of the host; then the labels of Cluster and Namespace are read from the Services' file too, and nothing from the host
+    /// YAML file with ExposurePolicies, instead of those of the host; then Cluster and Namespace, with their labels, are read from the first file too, and nothing from the host
     #[arg(long = "policy", value_name = "FILE")]
     pub policies: Vec<PathBuf>,
 }

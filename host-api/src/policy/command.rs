@@ -1,44 +1,38 @@
-//! `k3k-expose-host-api plan`: what the host would get for a Service, or the rule that refuses it. Pure but for the caller's
-//! reading.
+//! `k3k-expose-host-api plan`: what the host would get for the Services, Ingresses and EndpointSlices of a file, or the rule that
+//! refuses them. Pure but for the caller's reading.
 //!
-//! The same code decides as in a session. What only a host at work knows, such as who holds a number or how much a tenant
-//! has already, is said as an open end.
+//! The same code decides as in a session. What only a host at work knows, such as who holds a number or a host name, or how
+//! much a tenant has already, is said as an open end.
 
-use std::fmt::Write;
+mod documents;
+mod endpoints;
+mod ingress;
+mod service;
 
-use k3k_expose_proto::{Key, Reason, Uid};
-use k8s_openapi::api::core::v1::Service;
-use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Display, Write};
+use std::sync::Arc;
+
+use k3k_expose_proto::{Key, Reason, Resource, Uid};
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::Policies;
 use super::grant::Grant;
-use super::resource::ExposurePolicy;
 use super::select::Labels;
-use super::{Policies, Refusal, Rule, Usage, service, written};
-use crate::cluster::Cluster;
-use crate::inject::command::items;
+use crate::cluster::{Cluster, ClusterState};
+use crate::endpoints::address::Addresses;
+use crate::ranges::Ranges;
+use crate::registry::words;
 use crate::tenant::Tenant;
-use crate::translate::{Desired, translate};
+use crate::translate::{Desired, label_may_cross};
 
-/// Why there is nothing to print.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanError {
-    /// The text is no YAML.
-    #[error("{0} is no YAML: {1}")]
-    NoYaml(&'static str, String),
-    /// No Service is among the documents.
-    #[error("no Service among the documents")]
-    NoService,
-    /// A document is not what its kind says.
-    #[error("a {0} cannot be read: {1}")]
-    Unreadable(&'static str, serde_json::Error),
-    /// It has no name that could be one.
-    #[error("the Service has no name")]
-    NoName,
-}
+use documents::{Document, Read};
 
-/// Around a Service: whose it is, and what the platform team admits.
-#[derive(Clone, Debug, Default)]
+pub use documents::{Documents, PlanError, policies};
+
+/// Around a file: whose it is, and what the platform team admits.
+#[derive(Debug, Default)]
 pub struct Around {
     /// The Cluster, with its namespace and labels.
     pub cluster: Cluster,
@@ -46,10 +40,21 @@ pub struct Around {
     pub namespace: Labels,
     /// All policies.
     pub policies: Policies,
+    /// Whose the addresses of the host are, where that was asked.
+    pub host: Option<Host>,
 }
 
-/// What becomes of the Services of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What decides about endpoints besides policies.
+#[derive(Debug, Default)]
+pub struct Host {
+    /// The addresses of pods, nodes and API servers.
+    pub addresses: Addresses,
+    /// Those for Services.
+    pub ranges: Ranges,
+}
+
+/// What becomes of the documents of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
     /// For people, and as YAML what is no comment.
     pub text: String,
@@ -57,246 +62,164 @@ pub struct Planned {
     pub refused: bool,
 }
 
-/// The documents of one kind in a YAML text.
-///
-/// # Errors
-/// When the text is no YAML, or a document is not of that kind after all.
-pub fn documents<T: DeserializeOwned>(what: &'static str, kind: &'static str, text: &str) -> Result<Vec<T>, PlanError> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple(text).map_err(|error| PlanError::NoYaml(what, error.to_string()))?;
-    let documents = documents.into_iter().flat_map(items).filter(|document| document["kind"] == kind);
-    documents.map(|document| serde_json::from_value(document).map_err(|e| PlanError::Unreadable(kind, e))).collect()
+/// Whose documents are planned, and what these are judged by.
+struct Judge<'a> {
+    tenant: Tenant,
+    cluster: ClusterState,
+    grant: Arc<Grant>,
+    host: Option<&'a Host>,
+    /// UIDs of what a file has not.
+    unknown: Uid,
 }
 
-/// Reads policies.
-///
-/// # Errors
-/// When there is no YAML, or no policy.
-pub fn policies(text: &str) -> Result<Policies, PlanError> {
-    let mut policies = Policies::default();
-    for policy in documents::<ExposurePolicy>("the policy", "ExposurePolicy", text)? {
-        policies.set(&policy.metadata.name.unwrap_or_default(), Some(policy.spec));
-    }
-    Ok(policies)
+/// What the file says of a Service.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    is_refused: bool,
+    is_bare: bool,
 }
 
-/// Plans every Service of a YAML text.
+/// Plans every document of a kind that crosses, in their order; endpoints behind their Service.
 ///
 /// # Errors
 /// [`PlanError`].
-pub fn planned(text: &str, around: &Around) -> Result<Planned, PlanError> {
-    let services: Vec<Service> = documents("the file", "Service", text)?;
-    if services.is_empty() {
-        return Err(PlanError::NoService);
-    }
-    let grant =
-        around.policies.grant(&around.namespace, around.cluster.metadata.labels.as_ref().unwrap_or(&Labels::new()));
-    let mut planned = Planned { text: String::new(), refused: false };
-    for written in services {
-        let (text, refused) = one(&grant, &written, &around.cluster)?;
-        planned.text.push_str(&text);
-        planned.refused |= refused;
-    }
-    Ok(planned)
-}
-
-fn one(grant: &Grant, written: &Service, cluster: &Cluster) -> Result<(String, bool), PlanError> {
-    let asked = written::service(written).map_err(|error| PlanError::Unreadable("Service", error))?;
-    let name = written.metadata.name.as_deref().ok_or(PlanError::NoName)?;
-    let namespace = written.metadata.namespace.as_deref().unwrap_or("default");
-    let key = Key::service(namespace, name).map_err(|_| PlanError::NoName)?;
-    let unknown = Uid::from_number(0);
-    let meta = &cluster.metadata;
-    let place = [&meta.namespace, &meta.name].map(|text| text.clone().unwrap_or_default());
-    let tenant = Tenant::of_cluster(unknown.clone(), &place[0], &place[1]);
-    let mut text = format!("# Service {namespace}/{name} of Cluster {}/{}\n", tenant.namespace(), tenant.cluster());
-    let mut desired = match translate(&tenant, &unknown, &key, &unknown, &asked) {
-        Ok(desired) => desired,
-        Err(reason) => {
-            line(&mut text, &format!("refused: {}, whatever policies say", reason.as_str()));
-            return Ok((text, true));
-        }
-    };
-    if let Err(refusal) = service::judge(grant, &asked) {
-        let Refusal { reason, message, rule } = refusal;
-        line(&mut text, &format!("refused: {}: {message}", reason.as_str()));
-        line(&mut text, &format!("decided by: {rule}"));
-        return Ok((text, true));
-    }
-    service::shape(grant, &asked, &mut desired);
-    if let Some((reason, rule)) = over(grant, &desired) {
-        line(&mut text, &format!("refused: {}: not one is admitted", reason.as_str()));
-        line(&mut text, &format!("decided by: {rule}"));
-        return Ok((text, true));
-    }
-    match &grant.policy {
-        Some(policy) => line(&mut text, &format!("admitted by: ExposurePolicy {policy}")),
-        None => line(&mut text, "admitted by: the safe defaults, as no policy with spec.allow selects this Cluster"),
-    }
-    left_behind(&mut text, grant, &asked, &desired);
-    counted(&mut text, grant, &desired);
-    if desired.spec.selector.is_none() {
-        let more = if grant.endpoints.is_empty() { "" } else { ", and what the policy names" };
-        let rule = grant.rule("endpoints");
-        line(&mut text, &format!("endpoints made by hand: addresses of the virtual cluster's own pods{more} ({rule})"));
-    }
-    let twin = json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {
-            "name": desired.name,
-            "namespace": tenant.namespace(),
-            "labels": desired.labels,
-            "annotations": desired.annotations,
-        },
-        "spec": desired.spec,
-    });
-    let yaml = serde_saphyr::to_string(&twin).unwrap_or_default();
-    text.push_str("---\n");
-    text.push_str(&yaml);
-    Ok((text, false))
-}
-
-/// What the tenant says and the twin will not have.
-fn left_behind(text: &mut String, grant: &Grant, asked: &k3k_expose_proto::Service, desired: &Desired) {
-    for (key, value) in &asked.annotations {
-        if desired.annotations.get(key) != Some(value) {
-            line(text, &format!("left behind: annotation {key} ({})", grant.rule("annotations")));
+pub fn planned(documents: &Documents, around: &Around) -> Result<Planned, PlanError> {
+    let Read { documents, skipped } = documents.read()?;
+    let judge = Judge::of(around);
+    let (mut services, mut told, mut slices) = (Vec::new(), BTreeMap::new(), BTreeMap::<&Key, Vec<_>>::new());
+    for (key, document) in &documents {
+        match document {
+            Document::Service(service) => {
+                let planned = service::planned(&judge, key, service)?;
+                told.insert(key, Told { is_refused: planned.refused, is_bare: service::is_bare(service) });
+                services.push(planned);
+            }
+            Document::Slices(of) => slices.entry(key).or_default().push(of),
+            Document::Ingress(_) => {}
         }
     }
-    for (key, value) in &asked.labels {
-        if desired.labels.get(key) != Some(value) {
-            line(text, &format!("left behind: label {key} ({})", grant.rule("labels")));
+    let (mut all, mut services, mut joined) = (Planned::default(), services.into_iter(), BTreeSet::new());
+    for (key, document) in &documents {
+        match document {
+            Document::Service(_) => services.next().into_iter().for_each(|planned| all.add(&planned)),
+            Document::Ingress(ingress) => all.add(&ingress::planned(&judge, key, ingress, &told)),
+            Document::Slices(_) if told.contains_key(key) => continue,
+            Document::Slices(_) => {}
+        }
+        if let Some(slices) = slices.get(key).filter(|_| joined.insert(key)) {
+            all.add(&endpoints::planned(&judge, key, told.get(key).copied(), slices));
         }
     }
+    skipped.iter().for_each(|skipped| all.line(skipped));
+    Ok(all)
 }
 
-/// What is refused even to a tenant that has nothing yet.
-fn over(grant: &Grant, desired: &Desired) -> Option<(Reason, Rule)> {
-    let Usage { node_ports, load_balancers } = Usage::asked(&desired.spec);
-    [
-        (node_ports > grant.node_ports, Reason::TooManyNodePorts, "nodePorts.most"),
-        (load_balancers > grant.load_balancers, Reason::TooManyLoadBalancers, "loadBalancers.most"),
-        (grant.limits.objects == Some(0), Reason::TooManyObjects, "limits.objects"),
-    ]
-    .into_iter()
-    .find_map(|(over, reason, field)| over.then(|| (reason, grant.rule(field))))
+impl<'a> Judge<'a> {
+    fn of(around: &'a Around) -> Self {
+        let meta = &around.cluster.metadata;
+        let unknown = Uid::from_number(0);
+        let id = meta.uid.as_deref().and_then(|uid| Uid::parse(uid).ok()).unwrap_or_else(|| unknown.clone());
+        let [namespace, name] = [&meta.namespace, &meta.name].map(|text| text.clone().unwrap_or_default());
+        Self {
+            tenant: Tenant::of_cluster(id, &namespace, &name),
+            cluster: ClusterState::from(&around.cluster),
+            grant: around.policies.grant(&around.namespace, meta.labels.as_ref().unwrap_or(&Labels::new())),
+            host: around.host.as_ref(),
+            unknown,
+        }
+    }
+
+    fn begin(&self, what: &str) -> Planned {
+        let mut planned = Planned::default();
+        planned.line(&format!("{what} of Cluster {}/{}", self.tenant.namespace(), self.tenant.cluster()));
+        planned
+    }
+
+    /// Whether the Cluster itself leaves such an object out, or the tenant may have none at all.
+    fn leaves_out(&self, resource: Resource, labels: &Labels, planned: &mut Planned) -> bool {
+        let crossing = labels.iter().filter(|(key, _)| label_may_cross(key));
+        if !self.cluster.selects(resource, &crossing.map(|(key, value)| (key.clone(), value.clone())).collect()) {
+            let rule = format!("the Cluster, spec.sync.{}.selector", resource.as_str());
+            planned.refuse(Reason::NotSelected, &words::message(resource, Reason::NotSelected, &[]), Some(&rule));
+        }
+        planned.refused
+    }
+
+    fn admitted(&self, planned: &mut Planned) {
+        match &self.grant.policy {
+            Some(policy) => planned.line(&format!("admitted by: ExposurePolicy {policy}")),
+            None => planned.line("admitted by: the safe defaults, as no policy with spec.allow selects this Cluster"),
+        }
+    }
+
+    /// Counts one more object. Tells whether not one is admitted.
+    fn has_no_room(&self, planned: &mut Planned) -> bool {
+        let none = self.grant.limits.objects == Some(0);
+        if none {
+            planned.not_one(Reason::TooManyObjects, &self.grant.rule("limits.objects"));
+        }
+        none
+    }
+
+    fn count(&self, planned: &mut Planned) {
+        if let Some(objects) = self.grant.limits.objects {
+            let rule = self.grant.rule("limits.objects");
+            planned.line(&format!("counts: 1 of {objects} Services and Ingresses ({rule})"));
+        }
+    }
+
+    /// What a twin would be. Who owns it is left out, since a file says no UIDs.
+    fn twin<S: Serialize>(&self, api_version: &str, kind: &str, desired: &Desired<S>) -> Value {
+        json!({
+            "apiVersion": api_version,
+            "kind": kind,
+            "metadata": {
+                "name": desired.name,
+                "namespace": self.tenant.namespace(),
+                "labels": desired.labels,
+                "annotations": desired.annotations,
+            },
+            "spec": desired.spec,
+        })
+    }
 }
 
-fn counted(text: &mut String, grant: &Grant, desired: &Desired) {
-    let Usage { node_ports, load_balancers } = Usage::asked(&desired.spec);
-    if node_ports > 0 {
-        let band = grant.band.map(|(from, to)| format!(", from {from} to {to}")).unwrap_or_default();
-        line(
-            text,
-            &format!("counts: {node_ports} of {} node ports{band} ({})", grant.node_ports, grant.rule("nodePorts")),
-        );
+impl Planned {
+    fn add(&mut self, other: &Self) {
+        self.text.push_str(&other.text);
+        self.refused |= other.refused;
     }
-    if load_balancers > 0 {
-        line(text, &format!("counts: 1 of {} load balancers ({})", grant.load_balancers, grant.rule("loadBalancers")));
-    }
-    if let Some(objects) = grant.limits.objects {
-        line(text, &format!("counts: 1 of {objects} Services and Ingresses ({})", grant.rule("limits.objects")));
-    }
-}
 
-fn line(text: &mut String, what: &str) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "# {what}");
+    fn line(&mut self, what: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "# {what}");
+    }
+
+    fn unknown(&mut self, what: &str) {
+        self.line(&format!("not known here: {what}"));
+    }
+
+    /// Without a rule no policy could change it.
+    fn refuse(&mut self, reason: Reason, message: &str, rule: Option<&dyn Display>) {
+        self.refused = true;
+        match rule {
+            Some(rule) => {
+                self.line(&format!("refused: {}: {message}", reason.as_str()));
+                self.line(&format!("decided by: {rule}"));
+            }
+            None => self.line(&format!("refused: {}, whatever policies say: {message}", reason.as_str())),
+        }
+    }
+
+    fn not_one(&mut self, reason: Reason, rule: &dyn Display) {
+        self.refuse(reason, "not one is admitted", Some(rule));
+    }
+
+    fn object(&mut self, object: &Value) {
+        self.text.push_str("---\n");
+        self.text.push_str(&serde_saphyr::to_string(object).unwrap_or_default());
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const POLICIES: &str = "
-apiVersion: expose.k3k.io/v1alpha1
-kind: ExposurePolicy
-metadata: {name: team}
-spec:
-  clusterSelector: {matchLabels: {tier: gold}}
-  allow:
-    serviceTypes: [ClusterIP, LoadBalancer]
-    annotations: [{prefix: metallb.io/}]
----
-apiVersion: expose.k3k.io/v1alpha1
-kind: ExposurePolicy
-metadata: {name: everybody}
-spec:
-  deny: {serviceTypes: [NodePort]}
-";
-
-    fn around(labels: &[(&str, &str)]) -> Around {
-        let mut cluster = Cluster::default();
-        cluster.metadata.name = Some("mine".to_owned());
-        cluster.metadata.namespace = Some("team".to_owned());
-        cluster.metadata.labels = Some(labels.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect());
-        Around { cluster, namespace: Labels::new(), policies: policies(POLICIES).unwrap() }
-    }
-
-    const BALANCER: &str = "
-kind: Service
-metadata:
-  name: web
-  annotations: {metallb.io/address-pool: public, example.com/x: kept}
-spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
-";
-
-    #[test]
-    fn a_plan_shows_the_twin_and_what_stays_behind_with_the_rule() {
-        let gold = planned(BALANCER, &around(&[("tier", "gold")])).unwrap();
-        assert!(!gold.refused, "{}", gold.text);
-        for words in [
-            "# admitted by: ExposurePolicy team",
-            "# left behind: annotation example.com/x (ExposurePolicy team, spec.allow.annotations)",
-            "# counts: 1 of 10 load balancers (the safe default of spec.allow.loadBalancers)",
-            "metallb.io/address-pool: public",
-            "k3k.io/clusterName: mine",
-        ] {
-            assert!(gold.text.contains(words), "{words} in {}", gold.text);
-        }
-        let plain = planned(BALANCER, &around(&[])).unwrap();
-        assert!(plain.text.contains("# admitted by: the safe defaults"), "{}", plain.text);
-        assert!(!plain.text.contains("metallb.io/address-pool: public"), "{}", plain.text);
-    }
-
-    #[test]
-    fn a_plan_counts_what_there_may_be_only_so_much_of() {
-        let of = |allow: &str| {
-            let policy = format!("kind: ExposurePolicy\nmetadata: {{name: few}}\nspec: {{allow: {allow}}}");
-            let around = Around { policies: policies(&policy).unwrap(), ..around(&[]) };
-            planned(BALANCER, &around).unwrap()
-        };
-        let some = of("{limits: {objects: 7}}").text;
-        let words = "# counts: 1 of 7 Services and Ingresses (ExposurePolicy few, spec.allow.limits.objects)";
-        assert!(some.contains(words), "{some}");
-        for (allow, words) in [
-            ("{limits: {objects: 0}}", "# decided by: ExposurePolicy few, spec.allow.limits.objects"),
-            ("{loadBalancers: {most: 0}}", "# refused: TooManyLoadBalancers"),
-            ("{nodePorts: {most: 0}}", "# decided by: ExposurePolicy few, spec.allow.nodePorts.most"),
-        ] {
-            let none = of(allow);
-            assert!(none.refused && none.text.contains(words), "{}", none.text);
-        }
-    }
-
-    #[test]
-    fn a_service_without_a_selector_is_told_which_endpoints_it_may_have() {
-        let bare = "kind: Service\nmetadata: {name: db}\nspec: {ports: [{port: 5432}]}";
-        let words = "own pods (the safe default of spec.allow.endpoints)";
-        assert!(planned(bare, &around(&[("tier", "gold")])).unwrap().text.contains(words));
-        assert!(!planned(BALANCER, &around(&[])).unwrap().text.contains("endpoints made by hand"));
-    }
-
-    #[test]
-    fn a_refusal_names_the_rule_that_decided() {
-        let node_port = "kind: Service\nmetadata: {name: web}\nspec: {type: NodePort, ports: [{port: 80}]}";
-        let denied = planned(node_port, &around(&[("tier", "gold")])).unwrap();
-        assert!(denied.refused);
-        assert!(denied.text.contains("# refused: TypeNotAdmitted: Services of type NodePort are not admitted"));
-        assert!(denied.text.contains("# decided by: ExposurePolicy everybody, spec.deny.serviceTypes"));
-        let alias = "kind: Service\nmetadata: {name: web}\nspec: {type: ExternalName, externalName: example.com}";
-        assert!(planned(alias, &around(&[])).unwrap().text.contains("# refused: ExternalNameNotExposed"));
-        assert!(matches!(planned("kind: Pod", &around(&[])), Err(PlanError::NoService)));
-    }
-}
+mod tests;

@@ -19,8 +19,8 @@ use crate::translate::label_may_cross;
 pub const NODE_PORTS: usize = 100;
 /// Load balancers of a tenant without a policy.
 pub const LOAD_BALANCERS: usize = 10;
-/// Holds the whole object as the tenant applied it.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Annotation that holds the whole object as the tenant applied it.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What one tenant may have.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,6 +3,9 @@
 //! Agents read Services that an API server has completed; what it would fill in here is what is left open. A number that is
 //! written is one that was asked for.
 
+pub mod endpoints;
+pub mod ingress;
+
 use k3k_expose_proto::service::Service;
 use k8s_openapi::api::core::v1;
 use serde_json::{Map, Value, json};
