@@ -5,10 +5,11 @@ use std::fmt::Write;
 use std::path::Path;
 
 use k3k_expose_host_api::bounds::{self, Row};
+use k3k_expose_host_api::config::Plan;
 use k3k_expose_host_api::inject::{AUTHORITIES, CONTAINER, DISABLED, INJECT};
 use k3k_expose_host_api::name;
 use k3k_expose_host_api::notice::NoticeKind;
-use k3k_expose_host_api::policy::grant;
+use k3k_expose_host_api::policy::{ask, grant};
 use k3k_expose_host_api::problem::Problem;
 use k3k_expose_host_api::twin::{CLUSTER_NAME, MANAGED_BY, MANAGER};
 use k3k_expose_process::options::OptionRow;
@@ -157,6 +158,29 @@ fn the_safe_defaults_are_those_of_the_code() {
     }
     expected.push('\n');
     assert_section("defaults", &expected);
+}
+
+/// The first block of that language in a text, without its fences.
+fn block<'a>(text: &'a str, language: &str) -> &'a str {
+    let (_, rest) = text.split_once(&format!("```{language}\n")).expect("a block");
+    rest.split_once("```").expect("its end").0
+}
+
+#[tokio::test]
+async fn a_plan_says_of_the_file_what_is_printed_here() {
+    let (section, folder) = (section("plan"), k3k_expose_tests::scratch::folder("readme-plan").unwrap());
+    let (file, policy) = (folder.join("shop.yaml"), folder.join("gold.yaml"));
+    std::fs::write(&file, block(&section, "yaml")).unwrap();
+    let readme = readme();
+    let (_, tenants) = readme.split_once("\n### What tenants may expose\n").expect("a heading");
+    std::fs::write(&policy, block(tenants, "yaml")).unwrap();
+    let asked = Plan { file, cluster: "team-a/mine".to_owned(), policies: vec![policy] };
+    let planned = ask::plan(&asked).await.unwrap();
+    assert!(planned.refused);
+    let expected: String =
+        planned.text.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    let (_, printed) = block(&section, "console").split_once('\n').unwrap();
+    assert_eq!(printed, expected, "section plan of README.md must read:\n{expected}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! ExposurePolicies on a real host: what they refuse and let in, at once, and what the API server says to bad ones.
 
 mod counts;
+mod plan;
 pub mod stage;
 
-use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +13,6 @@ use k3k_expose_proto::service::{Service, ServiceType};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{HostApi, HostApiOptions};
-use k3k_expose_tests::toolchain::product_binaries;
 use k3k_expose_tests::wire::{self, WireSession};
 use k3k_expose_tests::{ControlPlane, PlaneOptions, Rig, rig, told, took};
 use kube::ResourceExt;
@@ -296,27 +295,5 @@ async fn values_that_command_or_hide_are_refused_in_events_that_are_valid_and_re
         let whole: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
         assert!(whole["level"].is_string() && !line.chars().any(char::is_control) && line.len() < 4096, "{line:?}");
     }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_plan_says_what_the_host_will_get() -> Result<()> {
-    let folder = k3k_expose_tests::scratch::folder("plan")?;
-    let (service, policy) = (folder.join("service.yaml"), folder.join("policy.yaml"));
-    std::fs::write(&service, "kind: Service\nmetadata: {name: web}\nspec: {type: NodePort, ports: [{port: 80}]}\n")?;
-    let written = json!({"kind": "ExposurePolicy", "metadata": {"name": "few"},
-        "spec": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "team"}},
-            "allow": {"serviceTypes": ["ClusterIP"]}}});
-    std::fs::write(&policy, written.to_string())?;
-    let plan = |cluster: &str| -> Result<_> {
-        let mut command = Command::new(&product_binaries()?.host_api);
-        command.arg("plan").arg("-f").arg(&service).args(["--cluster", cluster]).arg("--policy").arg(&policy);
-        let output = command.output()?;
-        Ok((output.status.success(), String::from_utf8(output.stdout)?))
-    };
-    let (refused, text) = plan("team/mine")?;
-    assert!(!refused && text.contains("# decided by: ExposurePolicy few, spec.allow.serviceTypes"), "{text}");
-    let (admitted, text) = plan("other/mine")?;
-    assert!(admitted && text.contains("type: NodePort") && text.contains("the safe defaults"), "{text}");
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod api;
 mod world;
+mod written;
 
 use proptest::prelude::*;
 
