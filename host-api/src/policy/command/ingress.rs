@@ -82,7 +82,7 @@ fn secrets(
         } else {
             (
                 key.namespace(),
-                "exists and is fit, what its twin is called, and whether host-api lets certificates cross",
+                "exists and is fit, what its twin is called, and whether the agent speaks of it (K3K_EXPOSE_SYNC_INGRESS_TLS)",
                 "ingresses.ownSecrets",
             )
         };

@@ -152,8 +152,8 @@ fn an_ingress_is_shown_as_its_twin_with_all_that_no_file_tells() {
             "left behind: label k3k.io/clusterName, whatever policies say",
             "not known here: whether another Ingress of the host has shop.a.example already",
             "not known here: whether Service front/web is exposed",
-            "not known here: whether Secret front/own exists and is fit, what its twin is called, and whether host-api lets \
-             certificates cross (ExposurePolicy only, spec.allow.ingresses.ownSecrets)",
+            "not known here: whether Secret front/own exists and is fit, what its twin is called, and whether the agent \
+             speaks of it (K3K_EXPOSE_SYNC_INGRESS_TLS) (ExposurePolicy only, spec.allow.ingresses.ownSecrets)",
             "not known here: whether Secret team/wildcard of the host exists, which is named as it is (ExposurePolicy only, \
              spec.allow.ingresses.tlsSecrets)",
         ],
