@@ -21,12 +21,12 @@ use k3k_expose_tests::{exposed, readme};
 fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::Applied => "nothing",
-        Reason::Adopting => "platform team: turn k3k's own Service sync off; then wait until the host pods are labeled",
-        Reason::TwinTerminating => "wait; if it lasts, platform team: look for a finalizer on the host's Service",
+        Reason::Adopting => "platform team: turn k3k's own sync of that kind off (`spec.sync` of the Cluster); then wait until the host pods are labeled",
+        Reason::TwinTerminating => "wait; if it lasts, platform team: look for a finalizer on the host's object",
         Reason::HostUnavailable => "wait",
         Reason::WaitingForNumber | Reason::WaitingForBackend => "wait",
         Reason::Renumbering => "wait; if it lasts, read the condition's message: this cluster refuses the change",
-        Reason::NameTaken => "rename the Service",
+        Reason::NameTaken => "rename the Service or Ingress",
         Reason::ClusterIPTaken => "wait, or make the Service again without asking for an address",
         Reason::ClusterIPOutOfRange => {
             "platform team: give both clusters the same Service range; then make the Service again"
@@ -38,7 +38,7 @@ fn advice(reason: Reason) -> &'static str {
         Reason::ExternalNameNotExposed => "nothing: there is nothing to expose",
         Reason::WrongVirtualCluster => "platform team: read the warning Event on the Cluster before you annotate it",
         Reason::Contested => "platform team: `managedFields` of the host's Service name who keeps changing it",
-        Reason::NotSelected => "give the Service the labels that the platform team selects by",
+        Reason::NotSelected => "give it the labels of `spec.sync.services.selector` (of an Ingress: `spec.sync.ingresses.selector`) of the Cluster",
         Reason::QuotaExceeded => "delete what you can spare, or ask the platform team for a larger quota",
         Reason::TypeNotAdmitted => "choose a type that the platform team admits",
         Reason::NodePortNotAdmitted => "choose a node port of the band that the message names, or none",
@@ -55,7 +55,7 @@ fn advice(reason: Reason) -> &'static str {
         Reason::EndpointNameNotExposed => "name addresses instead of host names in the EndpointSlice",
         Reason::TooManyEndpoints => "keep to 100 addresses for the same ports and family, and to 4 such sets",
         Reason::AdmissionDenied => {
-            "platform team: a webhook or admission policy of the host denies it; host-api's debug log has the error"
+            "platform team: a webhook or admission policy of the host denies it; host-api's debug log has the error. With external IPs or `loadBalancerIP`, first see whether the namespace is labeled `expose.k3k.io/addresses=admitted`"
         }
         Reason::HostRefused => {
             "platform team: host-api's debug log has the error; without one, the object has a label or a word that no API server takes"
@@ -76,7 +76,7 @@ fn advice(reason: Reason) -> &'static str {
         Reason::TlsSecretUnfit => {
             "make the Secret of type `kubernetes.io/tls`, from a certificate chain and its key; the message says what is wrong"
         }
-        Reason::NotCarried => "read the condition's message: it names the field",
+        Reason::NotCarried => "read the message: it names the field",
         Reason::Unknown => "upgrade the agent",
     }
 }

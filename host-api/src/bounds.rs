@@ -131,7 +131,7 @@ pub fn table() -> Vec<Row> {
         row("writes of a tenant on the host", rate(tenant.writes, many), "they wait; others have their turn"),
         row(
             "writes of a tenant side by side while others are at work",
-            "a quarter of what it has else".to_owned(),
+            "a sixth of what it has else".to_owned(),
             "they wait",
         ),
         row("server pods of a tenant with a session", many(tenant.sessions), "`TooManySessions`"),

@@ -164,7 +164,7 @@ impl<'a> Judge<'a> {
     fn count(&self, planned: &mut Planned) {
         if let Some(objects) = self.grant.limits.objects {
             let rule = self.grant.rule("limits.objects");
-            planned.line(&format!("counts: 1 of {objects} Services and Ingresses ({rule})"));
+            planned.line(&format!("counts: 1 of {objects} Services, Ingresses and certificates ({rule})"));
         }
     }
 

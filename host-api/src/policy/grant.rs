@@ -225,7 +225,7 @@ pub fn defaults() -> Vec<(&'static str, String)> {
         (
             "limits",
             format!(
-                "`K3K_EXPOSE_TENANT_OBJECTS` Services and Ingresses, {} writes at once, then {} a second; no policy gives more",
+                "`K3K_EXPOSE_TENANT_OBJECTS` Services, Ingresses and certificates, {} writes at once, then {} a second; no policy gives more",
                 bounds::many(writes.burst.try_into().unwrap_or(usize::MAX)),
                 writes.per_second
             ),

@@ -137,7 +137,7 @@ pub struct Allow {
 #[x_kube(validation = ("!has(self.writesPerSecond) || !has(self.writesAtOnce) || self.writesPerSecond <= self.writesAtOnce",
     "writesAtOnce must not be less than writesPerSecond"))]
 pub struct Limits {
-    /// Most Services and Ingresses of one virtual cluster on the host.
+    /// Most Services, Ingresses and certificates of one virtual cluster on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 50000))]
     pub objects: Option<i32>,

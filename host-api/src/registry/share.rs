@@ -16,7 +16,7 @@ use crate::services::Blocker;
 use crate::session::bye;
 
 /// While others are at work a tenant has this part of the writes that it may have side by side else.
-const CROWDED: usize = 4;
+const CROWDED: usize = 6;
 /// Seconds until an agent that said more objects than are kept may try again.
 const EXCEEDED_AGAIN: u32 = 60;
 

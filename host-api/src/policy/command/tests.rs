@@ -69,7 +69,7 @@ fn a_plan_counts_what_there_may_be_only_so_much_of() {
         plan(BALANCER, &around).unwrap()
     };
     let some = of("{limits: {objects: 7}}").text;
-    let words = "# counts: 1 of 7 Services and Ingresses (ExposurePolicy few, spec.allow.limits.objects)";
+    let words = "# counts: 1 of 7 Services, Ingresses and certificates (ExposurePolicy few, spec.allow.limits.objects)";
     assert!(some.contains(words), "{some}");
     for (allow, words) in [
         ("{limits: {objects: 0}}", "# decided by: ExposurePolicy few, spec.allow.limits.objects"),
