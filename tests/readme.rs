@@ -21,7 +21,9 @@ use k3k_expose_tests::{exposed, readme};
 fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::Applied => "nothing",
-        Reason::Adopting => "platform team: turn k3k's own sync of that kind off (`spec.sync` of the Cluster); then wait until the host pods are labeled",
+        Reason::Adopting => {
+            "platform team: turn k3k's own sync of that kind off (`spec.sync` of the Cluster); then wait until the host pods are labeled"
+        }
         Reason::TwinTerminating => "wait; if it lasts, platform team: look for a finalizer on the host's object",
         Reason::HostUnavailable => "wait",
         Reason::WaitingForNumber | Reason::WaitingForBackend => "wait",
@@ -38,7 +40,9 @@ fn advice(reason: Reason) -> &'static str {
         Reason::ExternalNameNotExposed => "nothing: there is nothing to expose",
         Reason::WrongVirtualCluster => "platform team: read the warning Event on the Cluster before you annotate it",
         Reason::Contested => "platform team: `managedFields` of the host's Service name who keeps changing it",
-        Reason::NotSelected => "give it the labels of `spec.sync.services.selector` (of an Ingress: `spec.sync.ingresses.selector`) of the Cluster",
+        Reason::NotSelected => {
+            "give it the labels of `spec.sync.services.selector` (of an Ingress: `spec.sync.ingresses.selector`) of the Cluster"
+        }
         Reason::QuotaExceeded => "delete what you can spare, or ask the platform team for a larger quota",
         Reason::TypeNotAdmitted => "choose a type that the platform team admits",
         Reason::NodePortNotAdmitted => "choose a node port of the band that the message names, or none",

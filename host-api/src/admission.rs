@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -42,6 +42,8 @@ use turns::Turns;
 const LONGEST: usize = 4 << 20;
 /// Longest time for one review: after 3 s the API server does not wait anymore.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// Longest time for a body once it is its turn: the API server sends all of it at once, and whoever does not must not keep it waiting.
+const BODY: Duration = Duration::from_millis(250);
 /// Longest wait for what is not at hand: the API server gives us 3 s.
 const LOOK_UP: Duration = Duration::from_millis(800);
 /// How often what a watch may bring is looked for before it is looked up: a controller that makes a StatefulSet's pods has learned of
@@ -84,7 +86,12 @@ async fn in_turn(State(turns): State<Arc<Turns>>, request: Request, next: Next) 
     let peer = connection.and_then(|connection| connection.from).map(|peer| peer.to_canonical());
     let served = async {
         let _turn = turns.review(peer.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED))).await;
-        next.run(request).await
+        let (parts, body) = request.into_parts();
+        match timeout(BODY, to_bytes(body, LONGEST)).await {
+            Ok(Ok(body)) => next.run(Request::from_parts(parts, Body::from(body))).await,
+            Ok(Err(_)) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+            Err(_) => StatusCode::REQUEST_TIMEOUT.into_response(),
+        }
     };
     match timeout(DEADLINE, served).await {
         Ok(response) => response,

@@ -22,6 +22,12 @@ pub(crate) fn is_qualified_name(text: &str) -> bool {
     }
 }
 
+/// A key of an annotation, of which API servers regard the lower case.
+#[must_use]
+pub(crate) fn is_annotation_key(key: &str) -> bool {
+    is_qualified_name(&key.to_ascii_lowercase())
+}
+
 /// What names a port or a distribution of traffic.
 #[must_use]
 pub(crate) fn is_word(text: &str) -> bool {

@@ -1,8 +1,10 @@
 //! From a virtual Service to the twin that the host should have. Pure, and built by allow-list: what is not written here
 //! does not cross, whatever the agent sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k3k_expose_process::cidr::Cidr;
+use k3k_expose_proto::limits::ENDPOINTS;
 use k3k_expose_proto::service::{
     ClusterIps, IpFamily, IpFamilyPolicy, Port, Protocol, Service, ServiceType, SessionAffinity, TargetPort,
     TrafficPolicy,
@@ -15,12 +17,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::cluster;
 use crate::name;
 use crate::services::HostName;
-use crate::syntax::{is_label, is_qualified_name, is_word};
+use crate::syntax::{is_annotation_key, is_label, is_qualified_name, is_word};
 use crate::tenant::Tenant;
 use crate::twin::{CLUSTER_NAME, MANAGED_BY, MANAGER, VIRTUAL_CLUSTER, VIRTUAL_NAME, VIRTUAL_NAMESPACE, VIRTUAL_UID};
 
-/// Longest CIDR that is put to the API server, in bytes: one of IPv6 has 43, and older objects may have blanks around theirs.
-const LONGEST_RANGE: usize = 64;
+/// Most source ranges of a load balancer that are put to the API server.
+const RANGES: usize = 256;
 
 /// The word in `clusterIP` of a headless Service.
 pub const HEADLESS: &str = "None";
@@ -80,7 +82,8 @@ pub fn translate(
     Ok(frame(tenant, virtual_cluster, key, uid, &service.labels, spec(service, selector)))
 }
 
-/// Whether every text of a Service that crosses is one that an API server reads.
+/// Whether an API server would read every text and list of a Service. What it refuses costs it the more the longer it is: a line of
+/// bad source ranges takes it seconds.
 fn is_readable(service: &Service) -> bool {
     let target = |port: &Port| match &port.target_port {
         TargetPort::Number(_) => true,
@@ -89,12 +92,24 @@ fn is_readable(service: &Service) -> bool {
     let endpoint_ports = service.endpoints.iter().flat_map(|endpoints| &endpoints.ports);
     let named = service.ports.iter().map(|port| (&port.name, port.app_protocol.as_ref()));
     let mut named = named.chain(endpoint_ports.map(|port| (&port.name, port.app_protocol.as_ref())));
+    let addresses = match &service.cluster_ips {
+        ClusterIps::Headless => 0,
+        ClusterIps::Addresses(addresses) => addresses.len(),
+    };
+    let distinct: BTreeSet<_> = service.ports.iter().map(|port| (port.port, port.protocol)).collect();
+    // Older objects may have blanks around theirs.
+    let range = |range: &String| Cidr::parse(range.trim()).is_some();
     service.labels.iter().chain(&service.selector).all(is_label)
+        && service.annotations.keys().all(|key| is_annotation_key(key))
+        && addresses.max(service.ip_families.len()) <= 2
+        && distinct.len() == service.ports.len()
+        && service.endpoints.iter().all(|endpoints| endpoints.ports.len() <= ENDPOINTS)
         && service.ports.iter().all(target)
         && named.all(|(name, protocol)| (name.is_empty() || is_word(name)) && is_readable_name(protocol))
         && service.traffic_distribution.as_deref().is_none_or(is_word)
         && is_readable_name(service.load_balancer_class.as_ref())
-        && service.load_balancer_source_ranges.iter().all(|range| range.len() <= LONGEST_RANGE)
+        && service.load_balancer_source_ranges.len() <= RANGES
+        && service.load_balancer_source_ranges.iter().all(range)
 }
 
 fn is_readable_name(name: Option<&String>) -> bool {

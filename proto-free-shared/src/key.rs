@@ -159,16 +159,20 @@ pub struct InvalidKey;
 #[error("not a uid of 1 to 64 letters, digits and dashes")]
 pub struct InvalidUid;
 
-/// RFC 1123 subdomain, the form of most names in Kubernetes.
+/// RFC 1123 subdomain, the form of most names in Kubernetes, which bounds it as a whole and not its parts.
 #[must_use]
 pub fn is_dns_subdomain(text: &str) -> bool {
-    text.len() <= MAX_SUBDOMAIN && text.split('.').all(is_dns_label)
+    text.len() <= MAX_SUBDOMAIN && text.split('.').all(is_dns_part)
 }
 
 /// RFC 1123 label, the form that Kubernetes asks of the names used here.
 fn is_dns_label(text: &str) -> bool {
+    text.len() <= MAX_LABEL && is_dns_part(text)
+}
+
+fn is_dns_part(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=MAX_LABEL).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+    !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 impl TryFrom<String> for Key {

@@ -163,6 +163,10 @@ impl Policy {
             if host.is_empty() {
                 return whatever(Reason::HostNotAdmitted, "a rule without a host would be for every host");
             }
+            // The API server would refuse it, at a cost to all.
+            if !host.contains('*') && !is_dns_subdomain(host) {
+                return whatever(Reason::HostNotAdmitted, &format!("host {} is no host name", quote(host)));
+            }
             if host.contains('*') {
                 return whatever(Reason::HostNotAdmitted, &format!("host {} is a wildcard", quote(host)));
             }

@@ -12,7 +12,7 @@ use k8s_openapi::api::networking::v1::{
 use super::policy::{Denial, Policy};
 use super::secret;
 use crate::name;
-use crate::syntax::{is_label, is_word};
+use crate::syntax::{is_annotation_key, is_label, is_word};
 use crate::tenant::Tenant;
 use crate::translate::{Desired, frame};
 use crate::twin::TLS_SECRETS;
@@ -34,8 +34,9 @@ pub fn translate(
         Backend::Service { port: BackendPort::Name(name), .. } => is_word(name),
         Backend::Service { port: BackendPort::Number(_), .. } | Backend::Resource => true,
     };
-    if !ingress.labels.iter().all(is_label) || !ingress.backends().all(is_port) {
-        let message = "a label, or the name of a port, is none that an API server takes".to_owned();
+    let annotations = || ingress.annotations.keys().all(|key| is_annotation_key(key));
+    if !ingress.labels.iter().all(is_label) || !annotations() || !ingress.backends().all(is_port) {
+        let message = "a label, an annotation's key, or the name of a port is none that an API server takes".to_owned();
         return Err(Denial::new(Reason::HostRefused, message));
     }
     let spec = spec(tenant, key, ingress)

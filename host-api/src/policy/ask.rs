@@ -51,7 +51,10 @@ fn from_files(asked: &Plan, documents: &Documents, namespace: &str, name: &str) 
         policies.push_str(&read(path)?);
     }
     let clusters: Vec<Cluster> = documents.all("Cluster")?;
-    let mut cluster = clusters.into_iter().find(|cluster| cluster.name_any() == name).unwrap_or_default();
+    let is_it = |cluster: &Cluster| {
+        cluster.name_any() == name && cluster.namespace().is_none_or(|of_cluster| of_cluster == namespace)
+    };
+    let mut cluster = clusters.into_iter().find(is_it).unwrap_or_default();
     cluster.metadata.name = Some(name.to_owned());
     cluster.metadata.namespace = Some(namespace.to_owned());
     let namespaces: Vec<Namespace> = documents.all("Namespace")?;

@@ -98,16 +98,23 @@ impl Name {
     #[must_use]
     pub fn admits(&self, key: &str) -> bool {
         match self {
-            Self::Exact(exact) => exact == key,
+            // Some controllers read keys without regard to case, so that another spelling must not come under another rule.
+            Self::Exact(exact) => exact.eq_ignore_ascii_case(key),
             Self::Prefix(prefix) => key.starts_with(prefix),
             Self::Unusable => false,
         }
     }
 
-    /// Whether a rule that denies means this key.
+    /// Whether a rule that denies means this key, in whatever case.
     #[must_use]
     pub fn denies(&self, key: &str) -> bool {
-        *self == Self::Unusable || self.admits(key)
+        match self {
+            Self::Exact(exact) => exact.eq_ignore_ascii_case(key),
+            Self::Prefix(prefix) => {
+                key.as_bytes().get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix.as_bytes()))
+            }
+            Self::Unusable => true,
+        }
     }
 
     /// As agents are told it: a prefix ends in a star, which no key has.
@@ -134,6 +141,17 @@ mod tests {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let (keys, mistake) = Keys::parse(&KeyRule { key: owned(key), prefix: owned(prefix), value: owned(value) });
         (keys, mistake.is_some())
+    }
+
+    #[test]
+    fn another_case_of_a_key_comes_under_no_other_rule() {
+        let exact = Name::parse(Some("a.example/router"), None);
+        let prefix = Name::parse(None, Some("a.example/"));
+        for key in ["a.example/router", "a.example/Router"] {
+            assert!(exact.admits(key) && exact.denies(key) && prefix.denies(key), "{key}");
+        }
+        assert!(prefix.denies("A.example/x") && !prefix.admits("A.example/x"));
+        assert!(!exact.denies("a.example/route") && !prefix.denies("a.exampl"));
     }
 
     #[test]

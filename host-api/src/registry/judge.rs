@@ -89,10 +89,35 @@ impl Registry {
         let Some(ledger) = self.tenants.get(tenant) else {
             return Verdict::Nothing;
         };
-        match key.resource() {
+        let verdict = match key.resource() {
             Resource::Services => self.judge_service(ledger, key, road, now),
             Resource::Secrets => self.judge_secret(ledger, key),
             Resource::Ingresses => self.judge_ingress(ledger, key, now),
+        };
+        // Whoever waits, or is refused, keeps what stands; but not what no policy admits any more.
+        let left = match &verdict {
+            Verdict::Answer(reason, _) => *reason != Reason::Applied,
+            Verdict::Deny(..) => true,
+            Verdict::Do(_) | Verdict::LetGo(..) | Verdict::Nothing => false,
+        };
+        match left.then(|| self.judge_what_stands(ledger, key, now)) {
+            None | Some(Verdict::Nothing) => verdict,
+            Some(stands) => stands,
+        }
+    }
+
+    fn judge_what_stands(&self, ledger: &Ledger, key: &Key, now: Duration) -> Verdict {
+        let at = Self::place(ledger, key);
+        match key.resource() {
+            Resource::Services => {
+                let twin = self.services.get(&at).and_then(HostService::twin);
+                self.judge_standing((ledger, ledger.record(key)), key, &at, twin, now)
+            }
+            Resource::Ingresses => {
+                let twin = self.ingresses.get(&at).and_then(|ingress| ingress.twin.as_deref());
+                self.judge_standing_ingress(ledger, key, &at, twin)
+            }
+            Resource::Secrets => Verdict::Nothing,
         }
     }
 

@@ -95,7 +95,17 @@ type Damage = fn(&mut Service, String);
 
 #[test]
 fn texts_that_no_api_server_takes_are_not_put_to_it() {
-    let damages: [(&str, Damage); 9] = [
+    let crowds: [(&str, Damage); 4] = [
+        ("families", |service, _| service.ip_families = vec![IpFamily::IPv4; 3]),
+        ("equal ports", |service, _| {
+            with_port(service, |_| ());
+            service.ports.push(service.ports[0].clone());
+        }),
+        ("bad ranges", |service, _| service.load_balancer_source_ranges = vec!["x".to_owned()]),
+        ("many ranges", |service, _| service.load_balancer_source_ranges = vec!["192.0.2.0/24".to_owned(); 257]),
+    ];
+    let damages: [(&str, Damage); 10] = [
+        ("annotation", |service, long| service.annotations = map(&[(&long, "")])),
         ("label", |service, long| service.labels = map(&[("app", &long)])),
         ("selector", |service, long| service.selector = map(&[(&long, "")])),
         ("distribution", |service, long| service.traffic_distribution = Some(long)),
@@ -109,7 +119,7 @@ fn texts_that_no_api_server_takes_are_not_put_to_it() {
             service.endpoints = vec![Endpoints { family: IpFamily::IPv4, ports: vec![port], addresses: Vec::new() }];
         }),
     ];
-    for (field, damage) in damages {
+    for (field, damage) in damages.into_iter().chain(crowds) {
         let mut service = Service::new(ServiceType::LoadBalancer);
         assert!(of(&service).is_ok());
         damage(&mut service, "x".repeat(60_000));

@@ -36,8 +36,11 @@ pub enum PlanError {
     #[error("no Service, Ingress, EndpointSlice or Endpoints among the documents")]
     Nothing,
     /// A document is not what its kind says.
-    #[error("{0} cannot be read: {1}")]
+    #[error("{0} cannot be read: {error}", error = quote(&.1.to_string()))]
     Unreadable(String, serde_json::Error),
+    /// Files of policies have none.
+    #[error("no ExposurePolicy in what --policy names")]
+    NoPolicy,
     /// It has no name that could be one, or no such namespace.
     #[error("a document of kind {0} has no name that could be one")]
     NoName(&'static str),
@@ -163,6 +166,9 @@ pub fn policies(text: &str) -> Result<Policies, PlanError> {
     let mut policies = Policies::default();
     for policy in Documents::parse("the policy", text)?.all::<ExposurePolicy>("ExposurePolicy")? {
         policies.set(&quote(&policy.metadata.name.unwrap_or_default()), Some(policy.spec));
+    }
+    if policies.names().next().is_none() {
+        return Err(PlanError::NoPolicy);
     }
     Ok(policies)
 }

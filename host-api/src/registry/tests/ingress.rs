@@ -394,3 +394,42 @@ fn whoever_loses_a_twin_to_somebody_on_the_host_loses_no_host() {
     work(&mut registry, &mut revision);
     assert_eq!((reason(&registry, "shop"), registry.ingresses.names()), (Some(Reason::Applied), vec![at]));
 }
+
+/// Opens a session as another virtual cluster, which may not change what stands.
+fn reopened_as_another(registry: &mut Registry, id: SessionId) -> SessionId {
+    registry.close(id, NOW);
+    let hello = Hello { ingresses: true, virtual_cluster: uid("another"), ..hello(Tally::default()) };
+    let pod = ServerPod { uid: uid("pod-of-t"), ordinal: 0 };
+    registry.open(&tenant(), cluster_of(&tenant()), pod, &hello, NOW).unwrap().0
+}
+
+#[test]
+fn no_answer_keeps_an_ingress_that_no_policy_admits_any_more() {
+    let denied = json!({"allow": {"ingresses": {"classes": ["public"], "hostSuffixes": ["example"]}},
+        "deny": {"ingresses": {"hostSuffixes": ["shop.example"]}}});
+    for another in [false, true] {
+        let (mut registry, mut id, mut revision) = standing();
+        if another {
+            id = reopened_as_another(&mut registry, id);
+        }
+        registry.policy_seen("p", Some(spec(denied.clone())));
+        // Before it is the twin's turn, the agent wants something else there, which waits, or is not its to have.
+        registry.line(id, FromAgent::Put(asks_for("shop", "ok.example", &["late"])), NOW).unwrap();
+        work(&mut registry, &mut revision);
+        assert!(registry.ingresses.names().is_empty(), "another virtual cluster: {another}");
+    }
+}
+
+#[test]
+fn no_answer_keeps_a_service_that_no_policy_admits_any_more() {
+    let mut revision = 0;
+    let (mut registry, id) = said(vec![put("web", 30_080)]);
+    work(&mut registry, &mut revision);
+    let id = reopened_as_another(&mut registry, id);
+    registry.policy_seen("p", Some(spec(json!({"deny": {"serviceTypes": ["NodePort"]}}))));
+    registry.line(id, FromAgent::Put(headless("web")), NOW).unwrap();
+    work(&mut registry, &mut revision);
+    let twins = registry.services.names();
+    let types: Vec<_> = twins.iter().filter_map(|at| registry.services.get(at)?.twin()?.spec.type_.clone()).collect();
+    assert_eq!(types, ["ClusterIP"], "the one that was denied went, and what is wanted now was made");
+}

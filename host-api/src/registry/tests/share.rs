@@ -249,18 +249,18 @@ fn a_tenant_with_much_to_write_has_less_at_once_while_another_is_at_work() {
         }
         taken
     };
-    assert_eq!(take(&mut registry, 8).len(), 8, "nobody else is there");
+    assert_eq!(take(&mut registry, 12).len(), 12, "nobody else is there");
     let other = Tenant::for_test("o", "ns", "other");
     let pod = ServerPod { uid: uid("pod-of-other"), ordinal: 0 };
     let (next, _) = registry.open(&other, OFF, pod, &hello(Tally::default()), NOW).unwrap();
     say(&mut registry, next, headless("web", 0));
-    assert_eq!(take(&mut registry, 8), [(uid("o"), key("web"))]);
-    for number in 0..7 {
+    assert_eq!(take(&mut registry, 12), [(uid("o"), key("web"))]);
+    for number in 0..11 {
         registry.done(&uid("t"), &key(&format!("web-{number}")));
     }
-    assert_eq!(take(&mut registry, 8).len(), 1, "two of eight");
+    assert_eq!(take(&mut registry, 12).len(), 1, "two of twelve");
     registry.tick(NOW + AT_WORK);
-    assert_eq!(take(&mut registry, 8).len(), 6);
+    assert_eq!(take(&mut registry, 12).len(), 7);
 }
 
 #[test]
