@@ -137,7 +137,7 @@ pub fn table() -> Vec<Row> {
         row("server pods of a tenant with a session", many(tenant.sessions), "`TooManySessions`"),
         row("sessions", many(SESSIONS), "`TooManySessions`"),
         row("a line", bytes(LINE_BYTES), "the session ends: `malformed`"),
-        row("what an agent says, each line with 256 bytes more", rate(SAID, bytes), "it is read more slowly"),
+        row("what agents of a tenant say, each line with 256 bytes more", rate(SAID, bytes), "it is read more slowly"),
         row(
             "requests to say everything again, of a tenant",
             format!("one in {}", time(SNAPSHOTS_APART)),

@@ -59,6 +59,8 @@ pub struct Ledger {
     pub bounds: Bounds,
     /// Writes on the host lately.
     pub writes: Bucket,
+    /// What its agents have said lately, in whichever session.
+    pub said: Bucket,
     /// Objects whose twin is being made.
     pub creating: BTreeSet<Key>,
     /// Objects that were said when there was no room for them.
@@ -106,6 +108,7 @@ impl Ledger {
             due: BTreeMap::new(),
             bounds: Bounds::default(),
             writes: Bucket::default(),
+            said: Bucket::default(),
             creating: BTreeSet::new(),
             owed: BTreeSet::new(),
             asked_all: None,
@@ -129,6 +132,7 @@ impl Ledger {
             takeovers,
             bounds: self.bounds,
             writes: self.writes,
+            said: self.said,
             creating: std::mem::take(&mut self.creating),
             asked_all: self.asked_all,
             claims: std::mem::take(&mut self.claims),

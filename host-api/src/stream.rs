@@ -20,8 +20,6 @@ use tokio::sync::mpsc;
 use tokio::task::{consume_budget, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use crate::bounds::{LINE_COST, SAID};
-use crate::bucket::Bucket;
 use crate::hub::Hub;
 use crate::ingress::secret;
 use crate::session::{SessionId, bye};
@@ -136,21 +134,20 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let mut said = Bucket::default();
     loop {
         // What has been received already is hundreds of lines.
         consume_budget().await;
         match inbound.next().await {
             Ok(message) => {
                 let message = vetted(message).await;
-                if let Err(bye) = hub.with(|registry, now| registry.line(id, message, now)) {
-                    return Some(bye);
-                }
-                let cost = u32::try_from(inbound.read).unwrap_or(u32::MAX).saturating_add(LINE_COST);
-                said.spend(SAID, cost, hub.now());
-                let wait = said.wait(SAID, hub.now());
-                if !wait.is_zero() {
-                    sleep(wait).await;
+                let taken_in = hub.with(|registry, now| {
+                    let wait = registry.said(id, inbound.read, now);
+                    registry.line(id, message, now).map(|()| wait)
+                });
+                match taken_in {
+                    Ok(Duration::ZERO) => {}
+                    Ok(wait) => sleep(wait).await,
+                    Err(bye) => return Some(bye),
                 }
             }
             Err(Ended::Closed) => return None,

@@ -9,11 +9,11 @@ use k3k_expose_proto::{Key, Reason, Resource, Uid};
 
 use super::Registry;
 use super::judge::Task;
-use crate::bounds::{BYTES, BYTES_ASSURED, Bounds, RECORDS, RECORDS_ASSURED, SESSIONS};
+use crate::bounds::{BYTES, BYTES_ASSURED, Bounds, LINE_COST, RECORDS, RECORDS_ASSURED, SAID, SESSIONS};
 use crate::bucket::Bucket;
 use crate::ledger::Ledger;
 use crate::services::Blocker;
-use crate::session::bye;
+use crate::session::{SessionId, bye};
 
 /// While others are at work a tenant has this part of the writes that it may have side by side else.
 const CROWDED: usize = 6;
@@ -31,6 +31,20 @@ impl Registry {
     /// What every tenant may use up of which nothing else is said, from its first session on.
     pub fn set_default_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;
+    }
+
+    /// Counts the bytes of a line. Gives how long the next one has to wait. A new session of the tenant goes on where the last one was:
+    /// else whoever comes back again and again would have everything at once each time.
+    pub fn said(&mut self, id: SessionId, bytes: usize, now: Duration) -> Duration {
+        let Some(session) = self.sessions.get(&id) else {
+            return Duration::ZERO;
+        };
+        let Some(ledger) = self.tenants.get_mut(&session.tenant) else {
+            return Duration::ZERO;
+        };
+        let cost = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(LINE_COST);
+        ledger.said.spend(SAID, cost, now);
+        ledger.said.wait(SAID, now)
     }
 
     /// What a tenant may use up from now on. What waits for room is looked at again if there is more of it.

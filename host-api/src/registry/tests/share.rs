@@ -1,7 +1,7 @@
 //! What one tenant may use up, by example.
 
 use super::*;
-use crate::bounds::{Bounds, SNAPSHOTS_APART};
+use crate::bounds::{Bounds, SAID, SNAPSHOTS_APART};
 use crate::bucket::Rate;
 use k3k_expose_proto::message::{AgentBeat, ByeReason};
 
@@ -178,6 +178,20 @@ fn another_rate_holds_at_once() {
     registry.policy_seen("p", policy(50));
     assert!(registry.effects().work && registry.has_waiting());
     assert_eq!(work(&mut registry, &mut revision), 7);
+}
+
+#[test]
+fn who_comes_back_goes_on_where_he_was_with_what_he_may_say() {
+    let (mut registry, id) = bound(Bounds::default());
+    assert_eq!(registry.said(id, 1_000, NOW), Duration::ZERO);
+    let more = usize::try_from(SAID.burst + SAID.per_second).unwrap();
+    assert!(registry.said(id, more, NOW) > Duration::from_secs(1));
+    registry.close(id, NOW);
+    let pod = ServerPod { uid: uid("pod-of-t"), ordinal: 0 };
+    let hello = Hello { virtual_cluster: uid("another"), ..hello(Tally::default()) };
+    let (id, _) = registry.open(&tenant(), OFF, pod, &hello, NOW).unwrap();
+    assert!(registry.said(id, 1, NOW) > Duration::from_secs(1));
+    assert_eq!(registry.said(id, 1, NOW + Duration::from_secs(9)), Duration::ZERO);
 }
 
 #[test]
