@@ -82,7 +82,7 @@ impl Registry {
             return if k3k_writes { Verdict::Nothing } else { self.removal_of_ingress(ledger, key, &at, twin) };
         };
         let Some(Object::Ingress(asked)) = &record.object else {
-            return self.judge_standing_ingress(ledger, key, &at, twin);
+            return Verdict::Nothing;
         };
         if k3k_writes {
             return Verdict::Answer(Reason::Adopting, Vec::new());
@@ -159,7 +159,7 @@ impl Registry {
         Ok((desired, names))
     }
 
-    /// As [`Self::removal`], and of what is not admitted whatever is known of the virtual cluster; its Secrets go first.
+    /// As [`Self::removal`]; its Secrets go first.
     fn removal_of_ingress(
         &self,
         ledger: &Ledger,
@@ -169,7 +169,7 @@ impl Registry {
     ) -> Verdict {
         match (self.removal(ledger, key, at, twin), twin) {
             (Verdict::Do(deletion), Some(twin)) => Verdict::Do(self.before_deletion(at, twin, deletion)),
-            _ => self.judge_standing_ingress(ledger, key, at, twin),
+            (verdict, _) => verdict,
         }
     }
 

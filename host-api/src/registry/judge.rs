@@ -94,30 +94,13 @@ impl Registry {
             Resource::Secrets => self.judge_secret(ledger, key),
             Resource::Ingresses => self.judge_ingress(ledger, key, now),
         };
-        // Whoever waits, or is refused, keeps what stands; but not what no policy admits any more.
-        let left = match &verdict {
-            Verdict::Answer(reason, _) => *reason != Reason::Applied,
-            Verdict::Deny(..) => true,
-            Verdict::Do(_) | Verdict::LetGo(..) | Verdict::Nothing => false,
-        };
-        match left.then(|| self.judge_what_stands(ledger, key, now)) {
-            None | Some(Verdict::Nothing) => verdict,
-            Some(stands) => stands,
-        }
-    }
-
-    fn judge_what_stands(&self, ledger: &Ledger, key: &Key, now: Duration) -> Verdict {
-        let at = Self::place(ledger, key);
-        match key.resource() {
-            Resource::Services => {
-                let twin = self.services.get(&at).and_then(HostService::twin);
-                self.judge_standing((ledger, ledger.record(key)), key, &at, twin, now)
-            }
-            Resource::Ingresses => {
-                let twin = self.ingresses.get(&at).and_then(|ingress| ingress.twin.as_deref());
-                self.judge_standing_ingress(ledger, key, &at, twin)
-            }
-            Resource::Secrets => Verdict::Nothing,
+        match verdict {
+            Verdict::Do(_) | Verdict::LetGo(..) | Verdict::Answer(Reason::Applied, _) => verdict,
+            // Whoever waits, is refused or says nothing keeps what stands, but not what no policy admits any more.
+            left => match self.judge_standing(ledger, key, now) {
+                Verdict::Nothing => left,
+                stands => stands,
+            },
         }
     }
 
@@ -130,13 +113,10 @@ impl Registry {
             if self.k3k_writes(tenant, Resource::Services) {
                 return Verdict::Nothing;
             }
-            return match self.removal(ledger, key, &at, standing) {
-                Verdict::Nothing => self.judge_standing((ledger, None), key, &at, standing, now),
-                verdict => verdict,
-            };
+            return self.removal(ledger, key, &at, standing);
         };
         let Some(Object::Service(object)) = &record.object else {
-            return self.judge_standing((ledger, Some(record)), key, &at, standing, now);
+            return Verdict::Nothing;
         };
         if self.k3k_writes(tenant, Resource::Services) {
             return Verdict::Answer(Reason::Adopting, Vec::new());

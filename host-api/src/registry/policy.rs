@@ -16,7 +16,7 @@ use super::Registry;
 use super::judge::{Task, Verdict, deletion};
 use crate::cluster::ClusterState;
 use crate::ingress::{self, policy::Denial};
-use crate::ledger::{Ledger, Record};
+use crate::ledger::Ledger;
 use crate::plan;
 use crate::policy::grant::Grant;
 use crate::policy::resource::ExposurePolicySpec;
@@ -248,56 +248,45 @@ impl Registry {
         self.knows_policies() && twin.marks.ours && !twin.terminating
     }
 
-    /// What to do about an object that is not at hand, by its twin alone. What is not admitted goes, whatever is known of the
-    /// virtual cluster.
-    pub(super) fn judge_standing(
-        &self,
-        (ledger, record): (&Ledger, Option<&Record>),
-        key: &Key,
-        at: &HostName,
-        twin: Option<&Twin>,
-        now: Duration,
-    ) -> Verdict {
-        let tenant = ledger.tenant.id();
-        let grant = self.grant(tenant);
-        let Some(twin) = twin.filter(|twin| twin.marks.is_of(tenant, key) && self.is_unfit(tenant, at, twin)) else {
-            return Verdict::Nothing;
-        };
-        if self.k3k_writes(tenant, Resource::Services) {
+    /// What to do about a twin that stands, by itself alone. What is not admitted goes, whatever is known of the virtual cluster.
+    pub(super) fn judge_standing(&self, ledger: &Ledger, key: &Key, now: Duration) -> Verdict {
+        let (tenant, at) = (ledger.tenant.id(), Self::place(ledger, key));
+        if self.k3k_writes(tenant, key.resource()) {
             return Verdict::Nothing;
         }
-        if let Some(task) = self.judge_standing_slices(tenant, at) {
-            return Verdict::Do(task);
+        let task = match key.resource() {
+            Resource::Services => self
+                .standing(tenant, key)
+                .filter(|twin| self.is_unfit(tenant, &at, twin))
+                .map(|twin| self.fit(ledger, key, at, twin, now)),
+            Resource::Ingresses => self
+                .standing_ingress(tenant, key)
+                .filter(|twin| self.is_unfit_ingress(tenant, &at, twin))
+                .map(|twin| self.before_deletion(&at, twin, deletion(at.clone(), twin))),
+            Resource::Secrets => None,
+        };
+        task.map_or(Verdict::Nothing, Verdict::Do)
+    }
+
+    /// What makes the twin of a Service one that is admitted, or takes it away.
+    fn fit(&self, ledger: &Ledger, key: &Key, at: HostName, twin: &Twin, now: Duration) -> Task {
+        let tenant = ledger.tenant.id();
+        let grant = self.grant(tenant);
+        if let Some(task) = self.judge_standing_slices(tenant, &at) {
+            return task;
         }
         let mut spec = twin.spec.clone();
         Self::leave_band(grant, &mut spec);
-        let entered = self.enter_band((record, at), grant, &mut spec, Some(twin), now);
+        let entered = self.enter_band((ledger.record(key), &at), grant, &mut spec, Some(twin), now);
         let beyond = self.is_beyond(tenant, &at.namespace, key);
         if beyond || standing::judge(grant, &twin.spec).is_err() || entered.is_none() {
-            return Verdict::Do(deletion(at.clone(), twin));
+            return deletion(at, twin);
         }
         let unfit = standing::unfit_keys(grant, twin);
         let nulls = |keys: &[String]| keys.iter().map(|key| (key.clone(), Value::Null)).collect::<Map<_, _>>();
         let metadata = [("labels", nulls(&unfit.labels)), ("annotations", nulls(&unfit.annotations))];
         let metadata = metadata.into_iter().map(|(field, keys)| (field.to_owned(), Value::Object(keys))).collect();
-        Verdict::Do(Task::Patch(at.clone(), plan::patch(twin, &spec, metadata)))
-    }
-
-    /// The same for an Ingress.
-    pub(super) fn judge_standing_ingress(
-        &self,
-        ledger: &Ledger,
-        key: &Key,
-        at: &HostName,
-        twin: Option<&Twin<IngressSpec>>,
-    ) -> Verdict {
-        let tenant = ledger.tenant.id();
-        let unfit =
-            |twin: &&Twin<IngressSpec>| twin.marks.is_of(tenant, key) && self.is_unfit_ingress(tenant, at, twin);
-        match twin.filter(unfit).filter(|_| !self.k3k_writes(tenant, Resource::Ingresses)) {
-            Some(twin) => Verdict::Do(self.before_deletion(at, twin, deletion(at.clone(), twin))),
-            None => Verdict::Nothing,
-        }
+        Task::Patch(at, plan::patch(twin, &spec, metadata))
     }
 }
 

@@ -405,7 +405,7 @@ impl Registry {
         self.sessions.get(&id).is_some_and(|session| session.speaks.is_for(resource))
     }
 
-    fn speaking(&mut self, id: SessionId) -> Option<(&mut Session, &mut Ledger)> {
+    pub(super) fn speaking(&mut self, id: SessionId) -> Option<(&mut Session, &mut Ledger)> {
         let session = self.sessions.get_mut(&id)?;
         let ledger = self.tenants.get_mut(&session.tenant)?;
         Some((session, ledger))

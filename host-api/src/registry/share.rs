@@ -36,10 +36,7 @@ impl Registry {
     /// Counts the bytes of a line. Gives how long the next one has to wait. A new session of the tenant goes on where the last one was:
     /// else whoever comes back again and again would have everything at once each time.
     pub fn said(&mut self, id: SessionId, bytes: usize, now: Duration) -> Duration {
-        let Some(session) = self.sessions.get(&id) else {
-            return Duration::ZERO;
-        };
-        let Some(ledger) = self.tenants.get_mut(&session.tenant) else {
+        let Some((_, ledger)) = self.speaking(id) else {
             return Duration::ZERO;
         };
         let cost = u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(LINE_COST);
