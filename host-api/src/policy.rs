@@ -35,8 +35,16 @@ pub struct Refusal {
     pub reason: Reason,
     /// In words, for the tenant.
     pub message: String,
-    /// What decided, for the platform team.
-    pub rule: Rule,
+    /// What decided, for the platform team; none where no policy could decide otherwise.
+    pub rule: Option<Rule>,
+}
+
+impl Refusal {
+    /// What no policy could change.
+    #[must_use]
+    pub const fn new(reason: Reason, message: String) -> Self {
+        Self { reason, message, rule: None }
+    }
 }
 
 /// A field of a policy, or its safe default.

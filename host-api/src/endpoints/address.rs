@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use k3k_expose_proto::{Reason, Uid};
 
+use crate::policy::Refusal;
 use crate::policy::grant::Grant;
-use crate::policy::{Refusal, Rule};
 use crate::ranges::Ranges;
 
 /// Whose an address of the host's cluster is.
@@ -110,11 +110,10 @@ impl Addresses {
             kinds.into_iter().find_map(|(is, word)| is.then_some(word))
         });
         if let Some(word) = forbidden {
-            let rule = Rule { policy: None, field: "spec.allow.endpoints".to_owned() };
             let message = format!("endpoint {ip} is {word}, which never crosses");
-            return Err(Refusal { reason: Reason::EndpointForbidden, message, rule });
+            return Err(Refusal::new(Reason::EndpointForbidden, message));
         }
-        let refuse = |rule, message| Err(Refusal { reason: Reason::EndpointNotAdmitted, message, rule });
+        let refuse = |rule, message| Err(Refusal { reason: Reason::EndpointNotAdmitted, message, rule: Some(rule) });
         if let Some(policy) = grant.denies_address(ip) {
             return refuse(Grant::denied(policy, "addresses"), format!("endpoint {ip} is not admitted"));
         }

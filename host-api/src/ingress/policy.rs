@@ -13,10 +13,10 @@ use k3k_expose_proto::ingress::{Backend, Ingress};
 use k3k_expose_proto::key::is_dns_subdomain;
 use k3k_expose_proto::limits::INGRESS_CLASSES;
 
-use crate::policy::Rule;
 use crate::policy::grant::annotation_may_cross;
 use crate::policy::keys::Keys;
 use crate::policy::resource::{DeniedIngresses, Ingresses};
+use crate::policy::{Refusal, Rule};
 use denied::Denied;
 
 /// Annotations that steer no controller, by the prefix of their keys: they stay behind and refuse nothing.
@@ -40,25 +40,6 @@ pub struct Policy {
     default_backend: bool,
     /// What each policy denies, whatever is admitted.
     denied: Vec<(String, Denied)>,
-}
-
-/// Why an Ingress is not admitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denial {
-    /// As a word.
-    pub reason: Reason,
-    /// In words, for the tenant.
-    pub message: String,
-    /// What decided, for the platform team; none where no policy could decide otherwise.
-    pub rule: Option<Rule>,
-}
-
-impl Denial {
-    /// What no policy could change.
-    #[must_use]
-    pub const fn new(reason: Reason, message: String) -> Self {
-        Self { reason, message, rule: None }
-    }
 }
 
 impl Policy {
@@ -114,8 +95,8 @@ impl Policy {
     /// Judges an Ingress.
     ///
     /// # Errors
-    /// The first [`Denial`], in the order in which a tenant would mend them.
-    pub fn judge(&self, ingress: &Ingress) -> Result<(), Denial> {
+    /// The first [`Refusal`], in the order in which a tenant would mend them.
+    pub fn judge(&self, ingress: &Ingress) -> Result<(), Refusal> {
         self.class(ingress)?;
         self.hosts(ingress)?;
         paths(ingress)?;
@@ -137,7 +118,7 @@ impl Policy {
         self.annotations.iter().find(|keys| keys.name().admits(key))
     }
 
-    fn class(&self, ingress: &Ingress) -> Result<(), Denial> {
+    fn class(&self, ingress: &Ingress) -> Result<(), Refusal> {
         let Some(class) = &ingress.ingress_class_name else {
             return whatever(Reason::ClassNotAdmitted, "ingressClassName is missing");
         };
@@ -149,7 +130,7 @@ impl Policy {
         self.refuse(Reason::ClassNotAdmitted, &message, "classes", denying)
     }
 
-    fn hosts(&self, ingress: &Ingress) -> Result<(), Denial> {
+    fn hosts(&self, ingress: &Ingress) -> Result<(), Refusal> {
         if ingress.default_backend.is_some() {
             let denying = self.denying(Denied::any_host);
             if denying.is_some() || !self.default_backend {
@@ -179,7 +160,7 @@ impl Policy {
         Ok(())
     }
 
-    fn annotations(&self, ingress: &Ingress) -> Result<(), Denial> {
+    fn annotations(&self, ingress: &Ingress) -> Result<(), Refusal> {
         for (key, value) in &ingress.annotations {
             let denying = self.denying(|denied| denied.annotation(key));
             let message = match self.keys(key).filter(|_| denying.is_none()) {
@@ -193,7 +174,7 @@ impl Policy {
         Ok(())
     }
 
-    fn secrets(&self, ingress: &Ingress) -> Result<(), Denial> {
+    fn secrets(&self, ingress: &Ingress) -> Result<(), Refusal> {
         let mut named = ingress.tls.iter().filter_map(|tls| tls.secret_name.as_ref());
         match named.find(|name| !self.own_secrets && !self.is_literal(name)) {
             Some(name) => {
@@ -212,18 +193,18 @@ impl Policy {
     }
 
     /// Refuses by a field of `spec.allow.ingresses`, or by that of `spec.deny.ingresses` of the policy that denies.
-    fn refuse(&self, reason: Reason, message: &str, field: &str, denying: Option<&str>) -> Result<(), Denial> {
+    fn refuse(&self, reason: Reason, message: &str, field: &str, denying: Option<&str>) -> Result<(), Refusal> {
         let (list, policy) = match denying {
             Some(policy) => ("deny", Some(policy.to_owned())),
             None => ("allow", self.by.clone()),
         };
         let rule = Rule { policy, field: format!("spec.{list}.ingresses.{field}") };
-        Err(Denial { reason, message: message.to_owned(), rule: Some(rule) })
+        Err(Refusal { reason, message: message.to_owned(), rule: Some(rule) })
     }
 }
 
 /// A controller puts paths into a configuration language of its own, where a quote or a bracket could speak for other hosts.
-fn paths(ingress: &Ingress) -> Result<(), Denial> {
+fn paths(ingress: &Ingress) -> Result<(), Refusal> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte);
     // An empty path means every path.
     let admitted = |path: &str| path.is_empty() || (path.starts_with('/') && path.bytes().all(plain));
@@ -235,8 +216,8 @@ fn paths(ingress: &Ingress) -> Result<(), Denial> {
 }
 
 /// Refuses what no policy could admit.
-fn whatever(reason: Reason, message: &str) -> Result<(), Denial> {
-    Err(Denial::new(reason, message.to_owned()))
+fn whatever(reason: Reason, message: &str) -> Result<(), Refusal> {
+    Err(Refusal::new(reason, message.to_owned()))
 }
 
 fn is_within(host: &str, suffix: &str) -> bool {

@@ -9,9 +9,10 @@ use k8s_openapi::api::networking::v1::{
     ServiceBackendPort,
 };
 
-use super::policy::{Denial, Policy};
+use super::policy::Policy;
 use super::secret;
 use crate::name;
+use crate::policy::Refusal;
 use crate::syntax::{is_annotation_key, is_label, is_word};
 use crate::tenant::Tenant;
 use crate::translate::{Desired, frame};
@@ -28,7 +29,7 @@ pub fn translate(
     key: &Key,
     uid: &Uid,
     ingress: &Ingress,
-) -> Result<Desired<IngressSpec>, Denial> {
+) -> Result<Desired<IngressSpec>, Refusal> {
     policy.judge(ingress)?;
     let is_port = |backend: &Backend| match backend {
         Backend::Service { port: BackendPort::Name(name), .. } => is_word(name),
@@ -37,10 +38,10 @@ pub fn translate(
     let annotations = || ingress.annotations.keys().all(|key| is_annotation_key(key));
     if !ingress.labels.iter().all(is_label) || !annotations() || !ingress.backends().all(is_port) {
         let message = "a label, an annotation's key, or the name of a port is none that an API server takes".to_owned();
-        return Err(Denial::new(Reason::HostRefused, message));
+        return Err(Refusal::new(Reason::HostRefused, message));
     }
     let spec = spec(tenant, key, ingress)
-        .ok_or_else(|| Denial::new(Reason::BackendNotSynced, "a backend is no Service".to_owned()))?;
+        .ok_or_else(|| Refusal::new(Reason::BackendNotSynced, "a backend is no Service".to_owned()))?;
     let mut desired = frame(tenant, virtual_cluster, key, uid, &ingress.labels, spec);
     let admitted = policy.crossing(ingress).map(|(key, value)| (key.clone(), value.clone()));
     // The marks win: no policy may admit a key that claims a twin.
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
     use crate::ingress::host::normalize;
 
-    fn translated(ingress: &Ingress) -> Result<Desired<IngressSpec>, Denial> {
+    fn translated(ingress: &Ingress) -> Result<Desired<IngressSpec>, Refusal> {
         let tenant = Tenant::for_test("t", "ns", "mine");
         let key = Key::of(Resource::Ingresses, "default", "shop").unwrap();
         let uid = |text| Uid::parse(text).unwrap();

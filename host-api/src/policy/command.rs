@@ -17,9 +17,9 @@ use k3k_expose_proto::{Key, Reason, Resource, Uid};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Policies;
 use super::grant::Grant;
 use super::select::Labels;
+use super::{Policies, Refusal};
 use crate::cluster::{Cluster, ClusterState};
 use crate::endpoints::address::Addresses;
 use crate::ranges::Ranges;
@@ -209,6 +209,10 @@ impl Planned {
             }
             None => self.line(&format!("refused: {}, whatever policies say: {message}", reason.as_str())),
         }
+    }
+
+    fn refuse_as(&mut self, Refusal { reason, message, rule }: &Refusal) {
+        self.refuse(*reason, message, rule.as_ref().map(|rule| rule as _));
     }
 
     fn not_one(&mut self, reason: Reason, rule: &dyn Display) {

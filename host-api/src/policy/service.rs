@@ -164,5 +164,5 @@ fn denying(grant: &Grant, denies: impl Fn(&Denies) -> bool) -> Option<&str> {
 }
 
 fn refuse(reason: Reason, message: String, rule: Rule) -> Result<(), Refusal> {
-    Err(Refusal { reason, message, rule })
+    Err(Refusal { reason, message, rule: Some(rule) })
 }

@@ -99,7 +99,7 @@ fn what_any_policy_denies_no_other_admits() {
     assert_eq!(reason(&grant, &balancer), None);
     balancer.load_balancer_class = Some("example.com/public".to_owned());
     let refusal = service::judge(&grant, &balancer).unwrap_err();
-    assert_eq!(refusal.rule.to_string(), "ExposurePolicy broad, spec.deny.loadBalancerClasses");
+    assert_eq!(refusal.rule.unwrap().to_string(), "ExposurePolicy broad, spec.deny.loadBalancerClasses");
     let mut external = of(ServiceType::LoadBalancer);
     external.external_ips = vec!["192.0.2.1".parse().unwrap()];
     assert_eq!(reason(&grant, &external), None);
@@ -187,7 +187,7 @@ fn without_a_policy_the_safe_defaults_decide() {
     let mut balancer = of(ServiceType::LoadBalancer);
     balancer.load_balancer_class = Some("example.com/lb".to_owned());
     let refusal = service::judge(&grant, &balancer).unwrap_err();
-    assert_eq!(refusal.rule.to_string(), "the safe default of spec.allow.loadBalancers.classes");
+    assert_eq!(refusal.rule.unwrap().to_string(), "the safe default of spec.allow.loadBalancers.classes");
     assert_eq!((grant.node_ports, grant.load_balancers), (100, 10));
     assert!(grant.shown_annotations().is_empty() && grant.band.is_none());
     let left_out = allowing(&json!({"nodePorts": {"most": 7}}));

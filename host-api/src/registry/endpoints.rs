@@ -13,13 +13,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::Registry;
 use super::judge::{Task, Verdict};
-use super::policy::denial;
 use crate::endpoints::address::{Holder, Source};
 use crate::endpoints::asked::{endpoints, is_bare, is_of, too_many};
 use crate::endpoints::plan::{SlicePlan, keep_only, plan};
 use crate::endpoints::slice::{desired, service_of};
 use crate::endpoints::store::Change;
-use crate::ingress::policy::Denial;
 use crate::ledger::{Ledger, Record};
 use crate::policy::Refusal;
 use crate::services::{Blocker, HostName};
@@ -188,14 +186,14 @@ impl Registry {
             for ip in &set.addresses {
                 needs.push(Blocker::Endpoint(*ip));
                 let judged = if is_of(set.family, *ip) {
-                    self.may_be_endpoint(tenant, *ip).map_err(denial)
+                    self.may_be_endpoint(tenant, *ip)
                 } else {
                     Err(no(Reason::EndpointForbidden))
                 };
                 match judged {
                     Ok(()) => admitted.push(*ip),
-                    Err(denial) => {
-                        refused.get_or_insert(denial);
+                    Err(refusal) => {
+                        refused.get_or_insert(refusal);
                     }
                 }
             }
@@ -217,7 +215,7 @@ impl Registry {
             LeftOut::TooMany => no(Reason::TooManyEndpoints),
         });
         match refused.or(left_out) {
-            Some(denial) => Err(Box::new(Verdict::Deny(denial, needs))),
+            Some(refusal) => Err(Box::new(Verdict::Deny(refusal, needs))),
             None => Ok(needs),
         }
     }
@@ -241,8 +239,8 @@ impl Registry {
     }
 }
 
-fn no(reason: Reason) -> Denial {
-    Denial::new(reason, super::words::message(k3k_expose_proto::Resource::Services, reason, &[]))
+fn no(reason: Reason) -> Refusal {
+    Refusal::new(reason, super::words::message(k3k_expose_proto::Resource::Services, reason, &[]))
 }
 
 fn task(plan: SlicePlan) -> Option<Task> {

@@ -13,11 +13,11 @@ use super::judge::{Task, Verdict};
 use super::secrets::Names;
 use crate::ingress::host::{self, hosts};
 use crate::ingress::plan::plan;
-use crate::ingress::policy::Denial;
 use crate::ingress::store::Change;
 use crate::ingress::translate::{backends, name_secrets, translate};
 use crate::ledger::{Ledger, Record, Shown};
 use crate::plan::Plan;
+use crate::policy::Refusal;
 use crate::services::{Blocker, HostName};
 use crate::translate::Desired;
 use crate::twin::Twin;
@@ -91,13 +91,13 @@ impl Registry {
         let desired = self.desired_ingress(ledger, (key, record, asked), &at, now);
         let (mut desired, names) = match desired {
             Ok(desired) => desired,
-            Err((denial, blockers)) if denial.reason.outcome() == Outcome::Pending => {
+            Err((refusal, blockers)) if refusal.reason.outcome() == Outcome::Pending => {
                 let task = own.and_then(|own| self.without_lost_secrets(ledger, &at, own, &blockers));
-                return task.map_or(Verdict::Deny(denial, blockers), Verdict::Do);
+                return task.map_or(Verdict::Deny(refusal, blockers), Verdict::Do);
             }
-            Err((denial, blockers)) => {
+            Err((refusal, blockers)) => {
                 return match self.removal_of_ingress(ledger, key, &at, twin) {
-                    Verdict::Nothing => Verdict::Deny(denial, blockers),
+                    Verdict::Nothing => Verdict::Deny(refusal, blockers),
                     verdict => verdict,
                 };
             }
@@ -136,15 +136,15 @@ impl Registry {
         (key, record, asked): (&Key, &Record, &Asked),
         at: &HostName,
         now: Duration,
-    ) -> Result<(Desired<IngressSpec>, Names), (Denial, Vec<Blocker>)> {
+    ) -> Result<(Desired<IngressSpec>, Names), (Refusal, Vec<Blocker>)> {
         let tenant = ledger.tenant.id();
-        let no = |reason| Denial::new(reason, super::words::message(Resource::Ingresses, reason, &[]));
+        let no = |reason| Refusal::new(reason, super::words::message(Resource::Ingresses, reason, &[]));
         if !self.clusters.get(tenant).is_none_or(|state| state.selects(Resource::Ingresses, &asked.labels)) {
             return Err((no(Reason::NotSelected), Vec::new()));
         }
         let policy = &self.grant(tenant).ingresses;
         let desired = translate(policy, &ledger.tenant, &ledger.virtual_cluster, key, &record.uid, asked)
-            .map_err(|denial| (denial, Vec::new()))?;
+            .map_err(|refusal| (refusal, Vec::new()))?;
         // Before all that only waits: who waits keeps what stands, and that must not be somebody else's host.
         let hosts = hosts(&desired.spec);
         let kept = |host: &&String| {

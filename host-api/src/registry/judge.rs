@@ -9,14 +9,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use serde_json::Value;
 
-use super::policy::denial;
 use super::{Registry, wishes};
 use crate::guard::Guard;
-use crate::ingress::policy::Denial;
 use crate::ingress::secret::SecretTwin;
 use crate::ledger::Ledger;
 use crate::plan::{self, Plan, Road, plan};
-use crate::policy;
+use crate::policy::{self, Refusal};
 use crate::services::{Blocker, HostName};
 use crate::translate::translate;
 use crate::twin::{self, CLUSTER_NAME, Held, HostService, Marks, Twin, VIRTUAL_NAMESPACE};
@@ -77,7 +75,7 @@ pub(super) enum Verdict {
     LetGo(Task, Vec<Blocker>),
     Answer(Reason, Vec<Blocker>),
     /// An answer with words of its own.
-    Deny(Denial, Vec<Blocker>),
+    Deny(Refusal, Vec<Blocker>),
     Nothing,
 }
 
@@ -137,7 +135,7 @@ impl Registry {
         };
         let grant = self.grant(tenant);
         if let Err(refusal) = policy::service::judge(grant, object) {
-            return refused(Verdict::Deny(denial(refusal), Vec::new()));
+            return refused(Verdict::Deny(refusal, Vec::new()));
         }
         if self.is_beyond(tenant, &at.namespace, key) {
             return refused(Verdict::Answer(Reason::TooManyObjects, vec![Blocker::Room(tenant.clone())]));

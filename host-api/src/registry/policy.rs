@@ -15,13 +15,13 @@ use serde_json::{Map, Value};
 use super::Registry;
 use super::judge::{Task, Verdict, deletion};
 use crate::cluster::ClusterState;
-use crate::ingress::{self, policy::Denial};
+use crate::ingress;
 use crate::ledger::Ledger;
 use crate::plan;
 use crate::policy::grant::Grant;
 use crate::policy::resource::ExposurePolicySpec;
 use crate::policy::select::Labels;
-use crate::policy::{Reach, Refusal, standing};
+use crate::policy::{Reach, standing};
 use crate::services::HostName;
 use crate::session::Session;
 use crate::tenant::Tenant;
@@ -288,9 +288,4 @@ impl Registry {
         let metadata = metadata.into_iter().map(|(field, keys)| (field.to_owned(), Value::Object(keys))).collect();
         Task::Patch(at, plan::patch(twin, &spec, metadata))
     }
-}
-
-/// A refusal in the words that the tenant reads.
-pub(super) fn denial(refusal: Refusal) -> Denial {
-    Denial { reason: refusal.reason, message: refusal.message, rule: Some(refusal.rule) }
 }

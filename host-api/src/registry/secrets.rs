@@ -15,9 +15,9 @@ use serde_json::json;
 use super::Registry;
 use super::judge::{Task, Verdict};
 use super::words;
-use crate::ingress::policy::Denial;
 use crate::ingress::secret::{self, SecretTwin};
 use crate::ledger::{Ledger, Record};
+use crate::policy::Refusal;
 use crate::services::{Blocker, HostName};
 use crate::translate::frame;
 use crate::twin::{TLS_SECRETS, Twin};
@@ -39,7 +39,7 @@ impl Registry {
         let Some((Record { uid, object: Some(Object::Secret(secret)), .. }, at)) = record.zip(at) else {
             return Verdict::Nothing;
         };
-        let deny = |reason, message| Verdict::Deny(Denial::new(reason, message), Vec::new());
+        let deny = |reason, message| Verdict::Deny(Refusal::new(reason, message), Vec::new());
         match secret.as_ref() {
             _ if !self.grant(ledger.tenant.id()).ingresses.own_secrets() => {
                 deny(Reason::TlsNotAdmitted, "no Secret of this virtual cluster may cross".to_owned())
@@ -59,10 +59,10 @@ impl Registry {
 
     /// What the Secrets of an Ingress are called on the host, as far as they are not named as they are; or why one of them does
     /// not stand.
-    pub(super) fn secrets(&self, ledger: &Ledger, key: &Key, asked: &Asked) -> Result<Names, (Denial, Vec<Blocker>)> {
+    pub(super) fn secrets(&self, ledger: &Ledger, key: &Key, asked: &Asked) -> Result<Names, (Refusal, Vec<Blocker>)> {
         let tenant = &ledger.tenant;
         let no = |reason, message: Option<String>| {
-            Denial::new(reason, message.unwrap_or_else(|| words::message(Resource::Ingresses, reason, &[])))
+            Refusal::new(reason, message.unwrap_or_else(|| words::message(Resource::Ingresses, reason, &[])))
         };
         let policy = &self.grant(tenant.id()).ingresses;
         let named = asked.tls.iter().filter_map(|tls| tls.secret_name.as_ref()).filter(|name| !policy.is_literal(name));

@@ -50,9 +50,9 @@ impl Registry {
                 }
                 Task::Settled
             }
-            Verdict::Deny(denial, blockers) => {
-                let reason = denial.reason;
-                self.tell(tenant, key, reason, blockers, denial.message);
+            Verdict::Deny(refusal, blockers) => {
+                let reason = refusal.reason;
+                self.tell(tenant, key, reason, blockers, refusal.message);
                 if reason == Reason::WaitingForSecret {
                     self.ask_for_secrets(tenant, key);
                 }

@@ -54,7 +54,7 @@ fn backend() -> Backend {
 }
 
 fn reason(policy: &Policy, ingress: &Ingress) -> Option<Reason> {
-    policy.judge(ingress).err().map(|denial| denial.reason)
+    policy.judge(ingress).err().map(|refusal| refusal.reason)
 }
 
 /// What decided.

@@ -116,10 +116,7 @@ fn say(planned: &mut Planned, judge: &Judge, ip: IpAddr, crossing: &Result<Cross
         Ok(Crossing::IfPod) => {
             planned.line(&format!("crosses only if it is a pod of this virtual cluster's own: {ip} ({rule})"));
         }
-        Err(Refusal { reason: reason @ Reason::EndpointForbidden, message, .. }) => {
-            planned.refuse(*reason, message, None)
-        }
-        Err(Refusal { reason, message, rule }) => planned.refuse(*reason, message, Some(rule)),
+        Err(refusal) => planned.refuse_as(refusal),
     }
 }
 

@@ -32,8 +32,8 @@ pub(super) fn planned(judge: &Judge, key: &Key, ingress: &Ingress, told: &BTreeM
     let policy: &Policy = &judge.grant.ingresses;
     let mut desired = match translate(policy, &judge.tenant, &judge.unknown, key, &judge.unknown, &asked) {
         Ok(desired) => desired,
-        Err(denial) => {
-            planned.refuse(denial.reason, &denial.message, denial.rule.as_ref().map(|rule| rule as _));
+        Err(refusal) => {
+            planned.refuse_as(&refusal);
             return planned;
         }
     };

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Service;
 
 use super::{Judge, PlanError, Planned};
 use crate::policy::grant::Grant;
-use crate::policy::{Refusal, Rule, Usage, service, written};
+use crate::policy::{Rule, Usage, service, written};
 use crate::registry::words;
 use crate::translate::{Desired, translate};
 
@@ -25,8 +25,8 @@ pub(super) fn planned(judge: &Judge, key: &Key, service: &Service) -> Result<Pla
             return Ok(planned);
         }
     };
-    if let Err(Refusal { reason, message, rule }) = service::judge(grant, &asked) {
-        planned.refuse(reason, &message, Some(&rule));
+    if let Err(refusal) = service::judge(grant, &asked) {
+        planned.refuse_as(&refusal);
         return Ok(planned);
     }
     service::shape(grant, &asked, &mut desired);
