@@ -74,7 +74,8 @@ pub fn router(admission: Admission) -> Router {
     Router::new()
         .route("/v1/inject", post(injection))
         .route("/v1/label", post(labels))
-        .layer(DefaultBodyLimit::max(LONGEST))
+        // `in_turn` has read it already, as far as it may go.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(Arc::clone(&admission.turns), in_turn))
         .with_state(admission)
 }

@@ -144,12 +144,12 @@ impl Policy {
             if host.is_empty() {
                 return whatever(Reason::HostNotAdmitted, "a rule without a host would be for every host");
             }
-            // The API server would refuse it, at a cost to all.
-            if !host.contains('*') && !is_dns_subdomain(host) {
-                return whatever(Reason::HostNotAdmitted, &format!("host {} is no host name", quote(host)));
-            }
             if host.contains('*') {
                 return whatever(Reason::HostNotAdmitted, &format!("host {} is a wildcard", quote(host)));
+            }
+            // The API server would refuse it, at a cost to all.
+            if !is_dns_subdomain(host) {
+                return whatever(Reason::HostNotAdmitted, &format!("host {} is no host name", quote(host)));
             }
             let denying = self.denying(|denied| denied.host(host));
             if denying.is_some() || !self.host_suffixes.iter().any(|suffix| is_within(host, suffix)) {
