@@ -3,17 +3,12 @@
 //! Of a slice addresses and ports are taken, nothing else. Which of them may cross is host-api's to judge.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::num::NonZeroU16;
 
-use k3k_expose_proto::endpoints::{self, EndpointPort, Endpoints, LeftOut};
-use k3k_expose_proto::limits::ENDPOINTS;
-use k3k_expose_proto::service::ServiceType;
+use k3k_expose_projection::endpoints as projection;
+use k3k_expose_proto::endpoints::{self, Endpoints, LeftOut};
 use k3k_expose_proto::{Key, Service};
 use k8s_openapi::api::core::v1;
-use k8s_openapi::api::discovery::v1::{EndpointPort as Port, EndpointSlice};
-
-use crate::project::{ip_family, protocol};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 /// Slices that name a Service, but not those that the endpointslice-controller makes for a selector.
 pub(crate) const SELECTOR: &str =
@@ -27,12 +22,8 @@ pub(crate) struct Join {
     bare: BTreeMap<Key, v1::Service>,
 }
 
-/// What matters of a slice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Slice {
-    endpoints: Option<Endpoints>,
-    left_out: Option<LeftOut>,
-}
+/// What matters of a slice: its endpoints, if it has any, or why none cross.
+type Slice = Result<Option<Endpoints>, LeftOut>;
 
 /// A slice with its name and that of its Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,18 +80,11 @@ impl Join {
 
     /// Puts the endpoints of a Service without a selector to it.
     pub(crate) fn join(&self, key: &Key, service: &mut Service) {
-        let Some(slices) = self.slices.get(key).filter(|_| is_bare(service)) else {
+        let Some(slices) = self.slices.get(key).filter(|_| service.is_bare()) else {
             return;
         };
-        let left_out = slices.values().filter_map(|slice| slice.left_out).collect();
-        let of_slices = slices.values().filter_map(|slice| slice.endpoints.as_ref());
-        (service.endpoints, service.endpoints_left_out) = endpoints::join(of_slices, left_out);
+        (service.endpoints, service.endpoints_left_out) = endpoints::join(slices.values());
     }
-}
-
-/// Whether a Service has endpoints of nobody but who makes them by hand.
-pub(crate) fn is_bare(service: &Service) -> bool {
-    service.selector.is_empty() && service.service_type != ServiceType::ExternalName
 }
 
 /// Reduces a slice. `None` for one that names no Service.
@@ -111,43 +95,13 @@ pub(crate) fn reduce(slice: &EndpointSlice) -> Option<Named> {
     Some(Named {
         key,
         name: meta.name.clone()?,
-        slice: if meta.deletion_timestamp.is_some() { Slice::default() } else { fields(slice) },
-    })
-}
-
-fn fields(slice: &EndpointSlice) -> Slice {
-    let Ok(family) = ip_family(&slice.address_type) else {
-        return Slice { endpoints: None, left_out: Some(LeftOut::Names) };
-    };
-    // Not ready is said; of what nothing is said is ready.
-    let ready = slice
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false));
-    let addresses: BTreeSet<IpAddr> =
-        ready.flat_map(|endpoint| &endpoint.addresses).filter_map(|address| address.parse().ok()).collect();
-    let ports: BTreeSet<EndpointPort> = slice.ports.iter().flatten().filter_map(port).collect();
-    if addresses.is_empty() {
-        return Slice::default();
-    }
-    // One more than cross tells that there are more.
-    let addresses = addresses.into_iter().take(ENDPOINTS + 1).collect();
-    Slice { endpoints: Some(Endpoints { family, ports: ports.into_iter().collect(), addresses }), left_out: None }
-}
-
-/// A port without a number is none that a Service's port leads to.
-fn port(port: &Port) -> Option<EndpointPort> {
-    Some(EndpointPort {
-        name: port.name.clone().unwrap_or_default(),
-        protocol: protocol(port.protocol.as_deref())?,
-        port: NonZeroU16::new(u16::try_from(port.port?).ok()?)?,
-        app_protocol: port.app_protocol.clone().filter(|text| !text.is_empty()),
+        slice: if meta.deletion_timestamp.is_some() { Ok(None) } else { projection::endpoints(slice) },
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use k3k_expose_proto::service::IpFamily;
+    use k3k_expose_proto::service::{IpFamily, ServiceType};
     use serde_json::{Value, json};
 
     use super::*;

@@ -14,7 +14,6 @@ mod virtual_cluster;
 mod watch;
 mod watched;
 
-mod labels;
 mod observed;
 pub mod packed;
 mod pins;

@@ -11,7 +11,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use kube::Resource as Metadata;
 use serde::de::DeserializeOwned;
 
-use crate::endpoints::{Join, is_bare};
+use crate::endpoints::Join;
 use crate::packed::Change;
 use crate::project::{Projected, gone, ingress, project};
 use crate::write_back::{Held, Standing, Wish};
@@ -33,7 +33,7 @@ impl Observed {
     fn of(service: &Service, mut projected: Projected, join: &Join) -> Option<Self> {
         let mut bare = false;
         if let Projected::Wanted { key, object: Object::Service(service), .. } = &mut projected {
-            bare = is_bare(service);
+            bare = service.is_bare();
             join.join(key, service);
         }
         let held = match &projected {

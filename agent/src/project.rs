@@ -8,17 +8,17 @@ pub mod secret;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 
+use k3k_expose_projection::labels;
+use k3k_expose_projection::value::{ip_family, number, protocol, word};
 use k3k_expose_proto::message::Object;
 use k3k_expose_proto::service::{
-    ClusterIps, IpFamily, IpFamilyPolicy, Port, Protocol, ServiceType, SessionAffinity, TargetPort, TrafficPolicy,
+    ClusterIps, IpFamilyPolicy, Port, ServiceType, SessionAffinity, TargetPort, TrafficPolicy,
 };
 use k3k_expose_proto::{Key, Service, Uid};
 use k8s_openapi::api::core::v1::{self, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::labels;
 use crate::pins::Pins;
 use crate::renumber;
 
@@ -107,7 +107,8 @@ fn fields(service: &v1::Service, admitted: &BTreeSet<String>) -> Result<Service,
     projected.cluster_ips = cluster_ips(spec)?;
     projected.cluster_ip_pinned =
         pins.cluster_ip && matches!(&projected.cluster_ips, ClusterIps::Addresses(ips) if !ips.is_empty());
-    projected.ip_families = each(spec.ip_families.as_ref(), |family| ip_family(family))?;
+    projected.ip_families =
+        each(spec.ip_families.as_ref(), |family| ip_family(family).ok_or("ipFamilies has an unknown entry"))?;
     projected.ip_family_policy = spec.ip_family_policy.as_deref().map(ip_family_policy).transpose()?;
     projected.ports = each(spec.ports.as_ref(), |from| port(from, &pins))?;
     projected.selector = spec.selector.clone().unwrap_or_default();
@@ -154,29 +155,12 @@ fn cluster_ips(spec: &ServiceSpec) -> Result<ClusterIps, &'static str> {
     parsed.map(ClusterIps::Addresses)
 }
 
-pub(crate) fn ip_family(word: &str) -> Result<IpFamily, &'static str> {
-    match word {
-        "IPv4" => Ok(IpFamily::IPv4),
-        "IPv6" => Ok(IpFamily::IPv6),
-        _ => Err("ipFamilies has an unknown entry"),
-    }
-}
-
 fn ip_family_policy(word: &str) -> Result<IpFamilyPolicy, &'static str> {
     match word {
         "SingleStack" => Ok(IpFamilyPolicy::SingleStack),
         "PreferDualStack" => Ok(IpFamilyPolicy::PreferDualStack),
         "RequireDualStack" => Ok(IpFamilyPolicy::RequireDualStack),
         _ => Err("ipFamilyPolicy is unknown"),
-    }
-}
-
-pub(crate) fn protocol(word: Option<&str>) -> Option<Protocol> {
-    match word {
-        None | Some("" | "TCP") => Some(Protocol::TCP),
-        Some("UDP") => Some(Protocol::UDP),
-        Some("SCTP") => Some(Protocol::SCTP),
-        Some(_) => None,
     }
 }
 
@@ -228,16 +212,6 @@ fn traffic_policy(word: Option<&str>) -> Result<Option<TrafficPolicy>, &'static 
 
 fn address(text: &str, why: &'static str) -> Result<IpAddr, &'static str> {
     text.parse().map_err(|_| why)
-}
-
-/// A port number, where Kubernetes spells "none" as 0 as well as by absence.
-fn number(number: Option<i32>, why: &'static str) -> Result<Option<NonZeroU16>, &'static str> {
-    let number = u16::try_from(number.unwrap_or_default()).map_err(|_| why)?;
-    Ok(NonZeroU16::new(number))
-}
-
-fn word(word: Option<&String>) -> Option<String> {
-    word.filter(|word| !word.is_empty()).cloned()
 }
 
 fn each<A, B>(list: Option<&Vec<A>>, f: impl Fn(&A) -> Result<B, &'static str>) -> Result<Vec<B>, &'static str> {

@@ -37,7 +37,7 @@ pub const TLS_SECRETS: &str = "expose.k3k.io/tls-secrets";
 pub const MANAGER: &str = "k3k-expose";
 
 /// Never kept: it may be as large as the object itself.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A Service of the host.
 #[derive(Clone, Debug, PartialEq)]

@@ -50,16 +50,23 @@ pub enum LeftOut {
     TooMany,
 }
 
-/// The endpoints of one Service from those of its slices, as many as cross; and why some do not, besides what is known already.
+/// The endpoints of one Service from those of its slices, if they have any, as many as cross; and why some do not.
 #[must_use]
 pub fn join<'a>(
-    slices: impl Iterator<Item = &'a Endpoints>,
-    mut left_out: BTreeSet<LeftOut>,
+    slices: impl IntoIterator<Item = &'a Result<Option<Endpoints>, LeftOut>>,
 ) -> (Vec<Endpoints>, Option<LeftOut>) {
+    let mut left_out = BTreeSet::new();
     let mut sets: BTreeMap<(IpFamily, Vec<EndpointPort>), BTreeSet<IpAddr>> = BTreeMap::new();
-    for endpoints in slices {
-        let set = sets.entry((endpoints.family, endpoints.ports.clone())).or_default();
-        set.extend(&endpoints.addresses);
+    for slice in slices {
+        match slice {
+            Ok(Some(Endpoints { family, ports, addresses })) => {
+                sets.entry((*family, ports.clone())).or_default().extend(addresses);
+            }
+            Ok(None) => {}
+            Err(why) => {
+                left_out.insert(*why);
+            }
+        }
     }
     if sets.len() > ENDPOINT_SETS || sets.values().any(|addresses| addresses.len() > ENDPOINTS) {
         left_out.insert(LeftOut::TooMany);

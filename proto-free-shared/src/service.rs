@@ -117,6 +117,12 @@ impl Service {
             endpoints_left_out: None,
         }
     }
+
+    /// Whether it has endpoints of nobody but who makes them by hand.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.selector.is_empty() && self.service_type != ServiceType::ExternalName
+    }
 }
 
 /// `spec.type`.

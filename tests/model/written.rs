@@ -1,7 +1,7 @@
-//! What `plan` reads of a file is what an agent says of the same object.
+//! What `plan` reads of a file, by the projection, is what an agent says of the same object in the end.
 
 use k3k_expose_agent::project::{self, Projected};
-use k3k_expose_host_api::policy::written;
+use k3k_expose_projection::ingress as projection;
 use k3k_expose_proto::ingress::Ingress;
 use k3k_expose_proto::message::Object;
 use k8s_openapi::api::networking::v1;
@@ -59,6 +59,6 @@ proptest! {
     #[test]
     fn a_plan_reads_an_ingress_as_an_agent_does(ingress in ingress()) {
         prop_assert!(ingress.metadata.name.is_some(), "the strategy makes an Ingress");
-        prop_assert_eq!(written::ingress::ingress(&ingress).ok(), said(&ingress));
+        prop_assert_eq!(projection::ingress(&ingress).ok(), said(&ingress));
     }
 }

@@ -1,12 +1,11 @@
-//! A virtual Ingress to what of it may cross, field by field. Pure.
+//! A virtual Ingress to what its agent says of it. Pure.
 
-use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress, Path, PathType, Rule, Tls};
+use k3k_expose_projection::ingress as projection;
 use k3k_expose_proto::message::Object;
 use k3k_expose_proto::{Key, Resource, Uid};
-use k8s_openapi::api::networking::v1::{self, HTTPIngressPath, IngressBackend, IngressRule, IngressTLS};
+use k8s_openapi::api::networking::v1;
 
-use super::{Projected, number, word};
-use crate::labels;
+use super::Projected;
 
 /// Projects an Ingress as it stands after an addition or a change.
 #[must_use]
@@ -17,7 +16,7 @@ pub fn project(ingress: &v1::Ingress) -> Projected {
     if ingress.metadata.deletion_timestamp.is_some() {
         return Projected::Gone { key, uid };
     }
-    match fields(ingress).and_then(|projected| projected.check().map(|()| projected)) {
+    match projection::ingress(ingress) {
         Ok(projected) => Projected::Wanted { key, uid, object: Object::Ingress(Box::new(projected)) },
         Err(why) => Projected::Refused { key, uid, why },
     }
@@ -36,51 +35,6 @@ fn identity(ingress: &v1::Ingress) -> Option<(Key, Uid)> {
     let meta = &ingress.metadata;
     let key = Key::of(Resource::Ingresses, meta.namespace.as_deref()?, meta.name.as_deref()?).ok()?;
     Some((key, Uid::parse(meta.uid.as_deref()?).ok()?))
-}
-
-fn fields(ingress: &v1::Ingress) -> Result<Ingress, &'static str> {
-    let default = v1::IngressSpec::default();
-    let spec = ingress.spec.as_ref().unwrap_or(&default);
-    Ok(Ingress {
-        ingress_class_name: word(spec.ingress_class_name.as_ref()),
-        default_backend: spec.default_backend.as_ref().map(backend).transpose()?,
-        rules: spec.rules.iter().flatten().map(rule).collect::<Result<_, _>>()?,
-        tls: spec.tls.iter().flatten().map(tls).collect(),
-        labels: labels::labels(ingress.metadata.labels.as_ref()),
-        annotations: labels::foreign_annotations(ingress.metadata.annotations.as_ref()),
-    })
-}
-
-fn rule(from: &IngressRule) -> Result<Rule, &'static str> {
-    let paths = from.http.iter().flat_map(|http| &http.paths).map(path).collect::<Result<_, _>>()?;
-    Ok(Rule { host: from.host.clone().unwrap_or_default(), paths })
-}
-
-fn path(from: &HTTPIngressPath) -> Result<Path, &'static str> {
-    let path_type = match from.path_type.as_str() {
-        "Exact" => PathType::Exact,
-        "Prefix" => PathType::Prefix,
-        "ImplementationSpecific" => PathType::ImplementationSpecific,
-        _ => return Err("a pathType is unknown"),
-    };
-    Ok(Path { path: from.path.clone().unwrap_or_default(), path_type, backend: backend(&from.backend)? })
-}
-
-fn backend(from: &IngressBackend) -> Result<Backend, &'static str> {
-    let Some(service) = &from.service else {
-        return Ok(Backend::Resource);
-    };
-    const NO_PORT: &str = "a backend has no port";
-    let port = service.port.as_ref().ok_or(NO_PORT)?;
-    let port = match word(port.name.as_ref()) {
-        Some(name) => BackendPort::Name(name),
-        None => BackendPort::Number(number(port.number, NO_PORT)?.ok_or(NO_PORT)?),
-    };
-    Ok(Backend::Service { name: service.name.clone(), port })
-}
-
-fn tls(from: &IngressTLS) -> Tls {
-    Tls { hosts: from.hosts.clone().unwrap_or_default(), secret_name: word(from.secret_name.as_ref()) }
 }
 
 #[cfg(test)]

@@ -4,18 +4,12 @@ use std::net::IpAddr;
 
 use k3k_expose_proto::endpoints::Endpoints;
 use k3k_expose_proto::limits::{ENDPOINT_SETS, ENDPOINTS};
-use k3k_expose_proto::service::{IpFamily, Service, ServiceType};
+use k3k_expose_proto::service::{IpFamily, Service};
 
 /// The endpoints that count: those of a Service without a selector.
 #[must_use]
 pub fn endpoints(object: &Service) -> &[Endpoints] {
-    if is_bare(object) { &object.endpoints } else { &[] }
-}
-
-/// Whether a Service has endpoints of nobody but who makes them by hand.
-#[must_use]
-pub fn is_bare(object: &Service) -> bool {
-    object.selector.is_empty() && object.service_type != ServiceType::ExternalName
+    if object.is_bare() { &object.endpoints } else { &[] }
 }
 
 /// Whether there are more than cross.

@@ -90,8 +90,8 @@ pub fn planned(documents: &Documents, around: &Around) -> Result<Planned, PlanEr
     for (key, document) in &documents {
         match document {
             Document::Service(service) => {
-                let planned = service::planned(&judge, key, service)?;
-                told.insert(key, Told { is_refused: planned.refused, is_bare: service::is_bare(service) });
+                let planned = service::planned(&judge, key, service);
+                told.insert(key, Told { is_refused: planned.refused, is_bare: service.is_bare() });
                 services.push(planned);
             }
             Document::Slices(of) => slices.entry(key).or_default().push(of),

@@ -14,13 +14,12 @@ use crate::bounds::{self, Bounds};
 use crate::ingress::policy::Policy;
 use crate::numbers::Conflict;
 use crate::translate::label_may_cross;
+use crate::twin::LAST_APPLIED;
 
 /// Node ports of a tenant, health-check node ports among them, without a policy.
 pub const NODE_PORTS: usize = 100;
 /// Load balancers of a tenant without a policy.
 pub const LOAD_BALANCERS: usize = 10;
-/// Annotation that holds the whole object as the tenant applied it.
-pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// What one tenant may have.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,6 @@
 //! written is one that was asked for.
 
 pub mod endpoints;
-pub mod ingress;
 
 use k3k_expose_proto::service::Service;
 use k8s_openapi::api::core::v1;

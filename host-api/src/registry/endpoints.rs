@@ -14,7 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::Registry;
 use super::judge::{Task, Verdict};
 use crate::endpoints::address::{Holder, Source};
-use crate::endpoints::asked::{endpoints, is_bare, is_of, too_many};
+use crate::endpoints::asked::{endpoints, is_of, too_many};
 use crate::endpoints::plan::{SlicePlan, keep_only, plan};
 use crate::endpoints::slice::{desired, service_of};
 use crate::endpoints::store::Change;
@@ -210,7 +210,7 @@ impl Registry {
         if let Some(first) = first {
             return Err(Box::new(first));
         }
-        let left_out = object.endpoints_left_out.filter(|_| is_bare(object)).map(|left_out| match left_out {
+        let left_out = object.endpoints_left_out.filter(|_| object.is_bare()).map(|left_out| match left_out {
             LeftOut::Names => no(Reason::EndpointNameNotExposed),
             LeftOut::TooMany => no(Reason::TooManyEndpoints),
         });

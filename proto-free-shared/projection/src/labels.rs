@@ -16,12 +16,14 @@ const OURS: &str = "expose.k3k.io/";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// All labels but those with a reserved key.
-pub(crate) fn labels(labels: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
+#[must_use]
+pub fn labels(labels: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
     filter(labels, |key| !is_reserved(key))
 }
 
 /// The annotations whose key is admitted: by name, or by its beginning where that is followed by a star, which no key has.
-pub(crate) fn annotations(
+#[must_use]
+pub fn annotations(
     annotations: Option<&BTreeMap<String, String>>,
     admitted: &BTreeSet<String>,
 ) -> BTreeMap<String, String> {
@@ -31,7 +33,8 @@ pub(crate) fn annotations(
 }
 
 /// All annotations but our own, and the one that holds the whole object.
-pub(crate) fn foreign_annotations(annotations: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
+#[must_use]
+pub fn foreign_annotations(annotations: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
     filter(annotations, |key| key != LAST_APPLIED && !key.starts_with(OURS))
 }
 

@@ -14,7 +14,7 @@ use crate::endpoints::slice::{SERVICE_NAME, SLICE_MANAGED_BY};
 use crate::inject::command::items;
 use crate::policy::Policies;
 use crate::policy::resource::ExposurePolicy;
-use crate::policy::written::endpoints::mirrored;
+use crate::policy::written::{self, endpoints::mirrored};
 
 /// What is planned, with the `apiVersion` that it has to have.
 const KINDS: [(&str, &str); 4] = [
@@ -53,7 +53,8 @@ pub struct Documents(Vec<Value>);
 /// One that is planned.
 #[derive(Debug)]
 pub(super) enum Document {
-    Service(Box<Service>),
+    /// As an agent would say it.
+    Service(Box<k3k_expose_proto::Service>),
     Ingress(Box<Ingress>),
     /// They stand at the key of their Service.
     Slices(Slices),
@@ -115,8 +116,12 @@ impl Documents {
             }
             match kind {
                 "Service" => {
-                    let service: Box<Service> = typed(kind, document)?;
-                    read.documents.push((key(Resource::Services, &service.metadata)?, Document::Service(service)));
+                    let service: Service = typed(kind, document)?;
+                    let key = key(Resource::Services, &service.metadata)?;
+                    let unreadable =
+                        |error| PlanError::Unreadable(format!("{kind} {}/{}", key.namespace(), key.name()), error);
+                    let asked = written::service(&service).map_err(unreadable)?;
+                    read.documents.push((key, Document::Service(Box::new(asked))));
                 }
                 "Ingress" => {
                     let ingress: Box<Ingress> = typed(kind, document)?;

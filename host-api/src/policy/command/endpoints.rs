@@ -2,9 +2,10 @@
 //!
 //! Whether an address is one of the tenant's own pods only a host tells. Without one it is said that it has to be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use k3k_expose_projection::endpoints::endpoints;
 use k3k_expose_proto::endpoints::{Endpoints, LeftOut, join};
 use k3k_expose_proto::{Key, Reason, Resource};
 
@@ -14,7 +15,6 @@ use crate::endpoints::address::{Addresses, Holder, Source};
 use crate::endpoints::asked::is_of;
 use crate::endpoints::slice::desired;
 use crate::policy::Refusal;
-use crate::policy::written::endpoints::endpoints;
 use crate::registry::words;
 use crate::services::HostName;
 use crate::translate::frame;
@@ -45,11 +45,8 @@ pub(super) fn planned(judge: &Judge, key: &Key, service: Option<Told>, slices: &
         }
         Some(_) => {}
     }
-    let (read, left_out): (Vec<_>, Vec<_>) =
-        slices.iter().flat_map(|slices| &slices.slices).map(endpoints).partition(Result::is_ok);
-    let left_out: BTreeSet<LeftOut> = left_out.into_iter().filter_map(Result::err).collect();
-    let read: Vec<Endpoints> = read.into_iter().filter_map(|read| read.ok().flatten()).collect();
-    let (sets, left_out) = join(read.iter(), left_out);
+    let read: Vec<_> = slices.iter().flat_map(|slices| &slices.slices).map(endpoints).collect();
+    let (sets, left_out) = join(&read);
     let nowhere = Host::default();
     let host = judge.host.unwrap_or(&nowhere);
     if judge.host.is_some() && !host.ranges.are_known() {

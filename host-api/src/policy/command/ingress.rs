@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use k3k_expose_process::quote::quote;
+use k3k_expose_projection::ingress as projection;
 use k3k_expose_proto::ingress::Ingress as Asked;
 use k3k_expose_proto::{Key, Reason, Resource};
 use k8s_openapi::api::networking::v1::{Ingress, IngressSpec};
@@ -13,13 +14,12 @@ use super::{Judge, Planned, Told};
 use crate::ingress::host::hosts;
 use crate::ingress::policy::Policy;
 use crate::ingress::translate::{backends, translate};
-use crate::policy::written;
 use crate::registry::words;
 use crate::translate::Desired;
 
 pub(super) fn planned(judge: &Judge, key: &Key, ingress: &Ingress, told: &BTreeMap<&Key, Told>) -> Planned {
     let mut planned = judge.begin(&format!("Ingress {}/{}", key.namespace(), key.name()));
-    let asked = match written::ingress::ingress(ingress) {
+    let asked = match projection::ingress(ingress) {
         Ok(asked) => asked,
         Err(why) => {
             planned.refuse(Reason::NotCarried, why, None);

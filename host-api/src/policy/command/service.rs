@@ -1,44 +1,41 @@
 //! What the host would get for a Service. Pure.
 
 use k3k_expose_process::quote::quote;
-use k3k_expose_proto::{Key, Reason, Resource};
-use k8s_openapi::api::core::v1::Service;
+use k3k_expose_proto::{Key, Reason, Resource, Service};
 
-use super::{Judge, PlanError, Planned};
+use super::{Judge, Planned};
 use crate::policy::grant::Grant;
-use crate::policy::{Rule, Usage, service, written};
+use crate::policy::{Rule, Usage, service};
 use crate::registry::words;
 use crate::translate::{Desired, translate};
 
-pub(super) fn planned(judge: &Judge, key: &Key, service: &Service) -> Result<Planned, PlanError> {
-    let what = format!("Service {}/{}", key.namespace(), key.name());
-    let asked = written::service(service).map_err(|error| PlanError::Unreadable(what.clone(), error))?;
+pub(super) fn planned(judge: &Judge, key: &Key, asked: &Service) -> Planned {
     let grant: &Grant = &judge.grant;
-    let mut planned = judge.begin(&what);
+    let mut planned = judge.begin(&format!("Service {}/{}", key.namespace(), key.name()));
     if judge.leaves_out(Resource::Services, &asked.labels, &mut planned) {
-        return Ok(planned);
+        return planned;
     }
-    let mut desired = match translate(&judge.tenant, &judge.unknown, key, &judge.unknown, &asked) {
+    let mut desired = match translate(&judge.tenant, &judge.unknown, key, &judge.unknown, asked) {
         Ok(desired) => desired,
         Err(reason) => {
             planned.refuse(reason, &words::message(Resource::Services, reason, &[]), None);
-            return Ok(planned);
+            return planned;
         }
     };
-    if let Err(refusal) = service::judge(grant, &asked) {
+    if let Err(refusal) = service::judge(grant, asked) {
         planned.refuse_as(&refusal);
-        return Ok(planned);
+        return planned;
     }
-    service::shape(grant, &asked, &mut desired);
+    service::shape(grant, asked, &mut desired);
     if let Some((reason, rule)) = over(grant, &desired) {
         planned.not_one(reason, &rule);
-        return Ok(planned);
+        return planned;
     }
     if judge.has_no_room(&mut planned) {
-        return Ok(planned);
+        return planned;
     }
     judge.admitted(&mut planned);
-    left_behind(&mut planned, grant, &asked, &desired);
+    left_behind(&mut planned, grant, asked, &desired);
     counted(&mut planned, grant, &desired);
     judge.count(&mut planned);
     if desired.spec.selector.is_none() {
@@ -47,16 +44,11 @@ pub(super) fn planned(judge: &Judge, key: &Key, service: &Service) -> Result<Pla
         planned.line(&format!("endpoints made by hand: addresses of the virtual cluster's own pods{more} ({rule})"));
     }
     planned.object(&judge.twin("v1", "Service", &desired));
-    Ok(planned)
-}
-
-/// Whether its endpoints are made by hand.
-pub(super) fn is_bare(service: &Service) -> bool {
-    service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).is_none_or(|selector| selector.is_empty())
+    planned
 }
 
 /// What the tenant says and the twin will not have.
-fn left_behind(planned: &mut Planned, grant: &Grant, asked: &k3k_expose_proto::Service, desired: &Desired) {
+fn left_behind(planned: &mut Planned, grant: &Grant, asked: &Service, desired: &Desired) {
     for (key, value) in &asked.annotations {
         if desired.annotations.get(key) != Some(value) {
             planned.line(&format!("left behind: annotation {} ({})", quote(key), grant.rule("annotations")));

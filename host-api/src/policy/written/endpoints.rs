@@ -1,37 +1,12 @@
-//! EndpointSlices as somebody writes them, to the endpoints that an agent would say of their Service. Pure.
+//! Endpoints as somebody writes them, to the EndpointSlices that a virtual cluster would make of them. Pure.
 
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 
-use k3k_expose_proto::endpoints::{EndpointPort, Endpoints, LeftOut};
-use k3k_expose_proto::service::{IpFamily, Protocol};
 use k8s_openapi::api::core::v1::{EndpointSubset, Endpoints as Mirrored};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort as Port, EndpointSlice};
 
 /// Label of Endpoints that the virtual cluster makes no slices of.
 const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
-
-/// The ready addresses of a slice, if there are any; or why none of it cross.
-///
-/// # Errors
-/// [`LeftOut`].
-pub fn endpoints(slice: &EndpointSlice) -> Result<Option<Endpoints>, LeftOut> {
-    let family = match slice.address_type.as_str() {
-        "IPv4" => IpFamily::IPv4,
-        "IPv6" => IpFamily::IPv6,
-        _ => return Err(LeftOut::Names),
-    };
-    // Not ready is said; of what nothing is said is ready.
-    let is_ready =
-        |endpoint: &&Endpoint| endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
-    let ready = slice.endpoints.iter().filter(is_ready).flat_map(|endpoint| &endpoint.addresses);
-    let mut addresses: Vec<IpAddr> = ready.filter_map(|address| address.parse().ok()).collect();
-    addresses.sort_unstable();
-    let mut ports: Vec<EndpointPort> = slice.ports.iter().flatten().filter_map(port).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    Ok(Some(Endpoints { family, ports, addresses }).filter(|endpoints| !endpoints.addresses.is_empty()))
-}
 
 /// The slices that a virtual cluster makes of Endpoints: one for each family of each subset.
 #[must_use]
@@ -64,45 +39,14 @@ fn of_family(subset: &EndpointSubset, family: &str) -> EndpointSlice {
     }
 }
 
-/// A port without a number is none that a Service's port leads to.
-fn port(port: &Port) -> Option<EndpointPort> {
-    let protocol = match port.protocol.as_deref() {
-        None | Some("" | "TCP") => Protocol::TCP,
-        Some("UDP") => Protocol::UDP,
-        Some("SCTP") => Protocol::SCTP,
-        Some(_) => return None,
-    };
-    Some(EndpointPort {
-        name: port.name.clone().unwrap_or_default(),
-        protocol,
-        port: NonZeroU16::new(u16::try_from(port.port?).ok()?)?,
-        app_protocol: port.app_protocol.clone().filter(|text| !text.is_empty()),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use k3k_expose_projection::endpoints::endpoints;
+    use k3k_expose_proto::endpoints::Endpoints;
+    use k3k_expose_proto::service::IpFamily;
     use serde_json::{Value, json};
 
     use super::*;
-
-    fn of(slice: Value) -> Result<Option<Endpoints>, LeftOut> {
-        endpoints(&serde_json::from_value(slice).unwrap())
-    }
-
-    #[test]
-    fn ready_addresses_and_ports_are_read() {
-        let slice = of(
-            json!({"addressType": "IPv4", "ports": [{"port": 80}, {"port": 0}, {"port": 53, "protocol": "UDP"}],
-            "endpoints": [{"addresses": ["10.0.0.2"]}, {"addresses": ["10.0.0.1", "web"], "conditions": {"ready": true}},
-                {"addresses": ["10.0.0.3"], "conditions": {"ready": false}}]}),
-        );
-        let read = slice.unwrap().unwrap();
-        assert_eq!(read.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>(), ["10.0.0.1", "10.0.0.2"]);
-        assert_eq!(read.ports.len(), 2);
-        assert_eq!(of(json!({"addressType": "IPv6", "endpoints": []})), Ok(None));
-        assert_eq!(of(json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.b"]}]})), Err(LeftOut::Names));
-    }
 
     #[test]
     fn endpoints_are_mirrored_by_family_unless_they_say_otherwise() {
