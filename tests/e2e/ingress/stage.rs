@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use k3k_expose_proto::ingress::{Backend, BackendPort, Ingress as Asked, Path, PathType, Rule, Tls};
 use k3k_expose_proto::message::{Hello, Object, Put, Want};
 use k3k_expose_proto::{FromAgent, FromHost, Reason};
-use k3k_expose_tests::admitted::admit;
+use k3k_expose_tests::admitted::{apply, of_namespace};
 use k3k_expose_tests::eventually::eventually;
 use k3k_expose_tests::k3k::{Tenant, TenantOptions};
 use k3k_expose_tests::product::{Agent, AgentOptions, HostApi, HostApiOptions};
@@ -70,7 +70,7 @@ impl Stage {
     pub async fn admit(&self, namespace: &str, classes: &[&str]) -> Result<()> {
         let ingresses = json!({"classes": classes, "hostSuffixes": ["shared.example", format!("{namespace}.example")],
             "annotations": [{"key": "example.com/timeout", "value": "[0-9]+s"}], "ownSecrets": self.own_secrets});
-        admit(&self.host, namespace, &json!({"ingresses": ingresses})).await
+        apply(&self.host, namespace, &of_namespace(namespace, json!({"ingresses": ingresses}))).await
     }
 
     /// A tenant in a host namespace of its own that speaks the wire by hand.

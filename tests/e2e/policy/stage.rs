@@ -6,11 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 use k3k_expose_host_api::policy::resource::ExposurePolicy;
 use k3k_expose_proto::message::{FromAgent, FromHost, Put, Want};
 use k3k_expose_proto::{Outcome, Reason};
+pub use k3k_expose_tests::admitted::{apply, of_namespace, selecting};
 use k3k_expose_tests::eventually::eventually;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::{Api, Client, Resource};
-use serde_json::{Value, json};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
 use tokio::time::timeout;
 
 use crate::spoken::Spoken;
@@ -21,33 +22,10 @@ pub fn policies(host: &Client) -> Api<ExposurePolicy> {
     Api::all(host.clone())
 }
 
-/// Puts a policy there, whole, as `kubectl apply` would: untyped, so that bad ones reach the API server.
-pub async fn apply(host: &Client, name: &str, spec: &Value) -> Result<()> {
-    let resource = kube::api::ApiResource::erase::<ExposurePolicy>(&());
-    let api: Api<DynamicObject> = Api::all_with(host.clone(), &resource);
-    let policy = json!({"apiVersion": ExposurePolicy::api_version(&()), "kind": ExposurePolicy::kind(&()),
-        "metadata": {"name": name}, "spec": spec});
-    api.patch(name, &PatchParams::apply("platform").force(), &Patch::Apply(policy)).await?;
-    Ok(())
-}
-
 /// Takes a policy away.
 pub async fn delete(host: &Client, name: &str) -> Result<()> {
     policies(host).delete(name, &DeleteParams::default()).await?;
     Ok(())
-}
-
-/// A policy of that namespace's Clusters alone.
-pub fn of_namespace(namespace: &str, allow: Value) -> Value {
-    let mut spec = json!({});
-    spec["allow"] = allow;
-    selecting(namespace, spec)
-}
-
-/// The same, whatever it says.
-pub fn selecting(namespace: &str, mut spec: Value) -> Value {
-    spec["namespaceSelector"] = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
-    spec
 }
 
 /// Labels the host namespace of a tenant.

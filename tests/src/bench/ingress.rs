@@ -23,7 +23,7 @@ use super::field::{Field, PATIENCE, count};
 use super::report::Ingresses;
 use super::spending::Spending;
 use super::{AFTERMATH, WORKERS};
-use crate::admitted::admit;
+use crate::admitted::{apply, of_namespace};
 use crate::eventually::eventually;
 use crate::progress::say;
 
@@ -63,7 +63,7 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
 
     say(&format!("initial sync of {n} Ingresses, then 30 s"));
     let allow = json!({"ingresses": {"classes": ["public"], "hostSuffixes": ["bench.example"]}});
-    admit(&field.host_client().await?, field.namespace(), &allow).await?;
+    apply(&field.host_client().await?, field.namespace(), &of_namespace(field.namespace(), allow)).await?;
     let agent = [("K3K_EXPOSE_SYNC_INGRESSES".to_owned(), "true".to_owned())];
     let spending = Spending::of_writes(&field).await?;
     let began = field.start_with(agent.into()).await?;

@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::super::stage::Stage;
-use crate::admitted::admit;
+use crate::admitted::{apply, of_namespace};
 use crate::eventually::eventually;
 use crate::k3k::{self, Mode, Tenant, TenantOptions};
 use crate::plane::{ControlPlane, PlaneOptions};
@@ -95,7 +95,7 @@ impl Center {
         let host_api = HostApi::start(&host, HostApiOptions::default()).await?;
         for (namespace, domain) in [("team-a", "a.example.com"), ("team-b", "b.example.com")] {
             let ingresses = json!({"classes": [CLASSES[0]], "hostSuffixes": [domain], "ownSecrets": true});
-            admit(&host_client, namespace, &json!({"ingresses": ingresses})).await?;
+            apply(&host_client, namespace, &of_namespace(namespace, json!({"ingresses": ingresses}))).await?;
         }
         let alpha = Side::join(&host_client, &host_api, alpha, "team-a", "mine", Mode::Shared).await?;
         let beta = Side::join(&host_client, &host_api, beta, "team-b", "mine", Mode::Shared).await?;
