@@ -130,8 +130,8 @@ pub fn table() -> Vec<Row> {
         row("the same of all tenants; each has room for 16 KiB", bytes(BYTES), "asked for again when there is room"),
         row("writes of a tenant on the host", rate(tenant.writes, many), "they wait; others have their turn"),
         row(
-            "writes of a tenant side by side while others are at work",
-            "a sixth of what it has else".to_owned(),
+            "writes of a tenant while another is at work that had fewer lately",
+            "one at a time, and a rest as long as it took".to_owned(),
             "they wait",
         ),
         row("server pods of a tenant with a session", many(tenant.sessions), "`TooManySessions`"),

@@ -23,13 +23,13 @@ pub struct Bucket {
 impl Bucket {
     /// Spends, also what there is not: then there is a time to wait.
     pub fn spend(&mut self, rate: Rate, amount: u32, now: Duration) {
-        self.spent = self.left(rate, now) + f64::from(amount);
+        self.spent = self.spent(rate, now) + f64::from(amount);
         self.since = now;
     }
 
     /// Spends one if there is one. Tells whether there was.
     pub fn take(&mut self, rate: Rate, now: Duration) -> bool {
-        let there = self.left(rate, now) + 1.0 <= f64::from(rate.burst);
+        let there = self.spent(rate, now) + 1.0 <= f64::from(rate.burst);
         if there {
             self.spend(rate, 1, now);
         }
@@ -39,18 +39,19 @@ impl Bucket {
     /// How long it takes until something may be spent again.
     #[must_use]
     pub fn wait(&self, rate: Rate, now: Duration) -> Duration {
-        let over = self.left(rate, now) - f64::from(rate.burst);
+        let over = self.spent(rate, now) - f64::from(rate.burst);
         if over <= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(over / f64::from(rate.per_second.max(1))) }
     }
 
     /// Whether it is as one that nobody used.
     #[must_use]
     pub fn is_full(&self, rate: Rate, now: Duration) -> bool {
-        self.left(rate, now) <= 0.0
+        self.spent(rate, now) <= 0.0
     }
 
     /// What of the spending is not forgotten yet.
-    fn left(&self, rate: Rate, now: Duration) -> f64 {
+    #[must_use]
+    pub fn spent(&self, rate: Rate, now: Duration) -> f64 {
         let forgotten = now.saturating_sub(self.since).as_secs_f64() * f64::from(rate.per_second);
         (self.spent - forgotten).max(0.0)
     }

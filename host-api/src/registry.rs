@@ -41,7 +41,7 @@ use crate::numbers::Conflict;
 use crate::policy::Policies;
 use crate::policy::grant::Grant;
 use crate::policy::select::Labels;
-use crate::queue::Queue;
+use crate::queue::{Cause, Queue};
 use crate::quota::Quotas;
 use crate::ranges::Ranges;
 use crate::services::{Blocker, HostName, HostServices};
@@ -97,6 +97,8 @@ pub struct Registry {
     wrote: BTreeMap<Uid, Duration>,
     /// Tenants that have used up their writes, and until when.
     paused: BTreeMap<Uid, Duration>,
+    /// Tenants that give way to others, and until when.
+    resting: BTreeMap<Uid, Duration>,
     /// Tenants that have said objects for which there was no room.
     owing: BTreeSet<Uid>,
     /// Pods and Clusters that went lately, and when: whoever was looked up before that must not open a session after it.
@@ -182,6 +184,7 @@ impl Registry {
             retries: BTreeSet::new(),
             wrote: BTreeMap::new(),
             paused: BTreeMap::new(),
+            resting: BTreeMap::new(),
             owing: BTreeSet::new(),
             gone: BTreeMap::new(),
             bounds: Bounds::default(),
@@ -220,16 +223,23 @@ impl Registry {
         std::mem::take(&mut self.effects)
     }
 
-    /// The next object for the writer, its own until [`Registry::done`]. No tenant has more than `most` taken at once, and less
-    /// while others are at work too.
-    pub fn take(&mut self, most: usize) -> Option<(Uid, Key)> {
-        let (paused, wrote) = (&self.paused, &self.wrote);
-        self.queue.take(|tenant| if paused.contains_key(tenant) { 0 } else { share::of(wrote, tenant, most) })
+    /// The next object for the writer, its own until [`Registry::done`]. No tenant has more than `most` taken at once, and a busy
+    /// one has less while others are at work too.
+    pub fn take(&mut self, most: usize, now: Duration) -> Option<(Uid, Key)> {
+        let (paused, resting) = (&self.paused, &self.resting);
+        let may = |tenant: &Uid, cause| {
+            !resting.contains_key(tenant) && (cause == Cause::Policy || !paused.contains_key(tenant))
+        };
+        let (tenant, key) = self.queue.take(now, |tenant, cause| if may(tenant, cause) { most } else { 0 })?;
+        self.begins(&tenant, now);
+        Some((tenant, key))
     }
 
     /// Gives an object back.
-    pub fn done(&mut self, tenant: &Uid, key: &Key) {
-        self.queue.done(tenant, key);
+    pub fn done(&mut self, tenant: &Uid, key: &Key, now: Duration) {
+        if let Some(taken) = self.queue.done(tenant, key) {
+            self.rests(tenant, taken, now);
+        }
         self.created(tenant, key);
         self.ask_for_owed();
         self.unclaim(tenant, key);
@@ -239,7 +249,7 @@ impl Registry {
     /// Whether objects wait that the writer has not taken.
     #[must_use]
     pub fn has_waiting(&self) -> bool {
-        self.queue.has_waiting(|tenant| !self.paused.contains_key(tenant))
+        self.queue.has_waiting(|tenant| !self.paused.contains_key(tenant) && !self.resting.contains_key(tenant))
     }
 
     /// Takes up what is due, and tells when to come again.
@@ -260,8 +270,9 @@ impl Registry {
         self.tell_troubles(now);
         let heirs = self.disinherit(now);
         self.paused.retain(|_, until| *until > now);
+        self.resting.retain(|_, until| *until > now);
         self.wrote.retain(|_, when| now.saturating_sub(*when) < AT_WORK);
-        let resumed = self.paused.values().min().copied();
+        let resumed = self.paused.values().chain(self.resting.values()).min().copied();
         let retry = self.retries.first().map(|(time, _, _)| *time);
         retry.into_iter().chain(self.troubles.next()).chain(resumed).chain(heirs).min()
     }
@@ -300,7 +311,7 @@ impl Registry {
                 }
             }
             _ => {
-                self.queue.add(tenant, key.clone());
+                self.queue.add(tenant, key.clone(), Cause::Change);
                 self.effects.work = true;
             }
         }

@@ -96,7 +96,7 @@ impl Writer {
             consume_budget().await;
             let due = self.hub.with(|registry, now| registry.tick(now));
             while !stop.is_cancelled() && under_way.len() < pace.limit() {
-                let Some((tenant, key)) = self.hub.with(|registry, _| registry.take(pace.share())) else {
+                let Some((tenant, key)) = self.hub.with(|registry, now| registry.take(pace.share(), now)) else {
                     break;
                 };
                 under_way.push(self.settle(tenant, key));
@@ -123,7 +123,7 @@ impl Writer {
     /// Works on one object until it has its answer. Gives whether the API server was overloaded.
     async fn settle(&self, tenant: Uid, key: Key) -> bool {
         let overloaded = self.steps(&tenant, &key).await;
-        self.hub.with(|registry, _| registry.done(&tenant, &key));
+        self.hub.with(|registry, now| registry.done(&tenant, &key, now));
         overloaded
     }
 

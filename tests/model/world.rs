@@ -316,7 +316,7 @@ impl World {
 
     /// The writer works on its next object, as `host-api/src/write.rs` does.
     fn work(&mut self, mut fault: Option<u8>) -> bool {
-        let Some((tenant, key)) = self.registry.take(9) else {
+        let Some((tenant, key)) = self.registry.take(9, self.now) else {
             return false;
         };
         let now = self.now;
@@ -389,7 +389,7 @@ impl World {
         if !settled {
             self.registry.contested(&tenant, &key, now);
         }
-        self.registry.done(&tenant, &key);
+        self.registry.done(&tenant, &key, self.now);
         true
     }
 

@@ -18,6 +18,7 @@ use crate::ingress::translate::{backends, name_secrets, translate};
 use crate::ledger::{Ledger, Record, Shown};
 use crate::plan::Plan;
 use crate::policy::Refusal;
+use crate::queue::Cause;
 use crate::services::{Blocker, HostName};
 use crate::translate::Desired;
 use crate::twin::Twin;
@@ -224,7 +225,7 @@ impl Registry {
         if let Some(marks) = before.map(|before| &before.marks) {
             for secret in &change.unlisted {
                 if self.secrets.unlisted(secret, &marks.tenant, &marks.key) {
-                    self.queue.add(&marks.tenant, marks.key.clone());
+                    self.queue.add(&marks.tenant, marks.key.clone(), Cause::Change);
                     self.effects.work = true;
                 }
                 self.offer_room(&marks.tenant);

@@ -22,6 +22,7 @@ use crate::policy::grant::Grant;
 use crate::policy::resource::ExposurePolicySpec;
 use crate::policy::select::Labels;
 use crate::policy::{Reach, standing};
+use crate::queue::Cause;
 use crate::services::HostName;
 use crate::session::Session;
 use crate::tenant::Tenant;
@@ -219,7 +220,7 @@ impl Registry {
             ledger.bounds = self.bounds_of(tenant);
             self.tenants.insert(tenant.clone(), ledger);
         }
-        self.queue.add(tenant, key.clone());
+        self.queue.add(tenant, key.clone(), Cause::Policy);
         self.effects.work = true;
     }
 

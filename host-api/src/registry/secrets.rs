@@ -18,6 +18,7 @@ use super::words;
 use crate::ingress::secret::{self, SecretTwin};
 use crate::ledger::{Ledger, Record};
 use crate::policy::Refusal;
+use crate::queue::Cause;
 use crate::services::{Blocker, HostName};
 use crate::translate::frame;
 use crate::twin::{TLS_SECRETS, Twin};
@@ -205,7 +206,7 @@ impl Registry {
                 && key.resource() == Resource::Secrets
                 && !self.waiting.contains_key(blocker)
             {
-                self.queue.add(tenant, key.clone());
+                self.queue.add(tenant, key.clone(), Cause::Change);
                 self.effects.work = true;
             }
         }

@@ -1,6 +1,5 @@
 //! What each tenant uses up of host-api and of the host: twins, writes, memory, sessions. Pure.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k3k_expose_proto::limits::WANT_KEYS;
@@ -15,17 +14,14 @@ use crate::ledger::Ledger;
 use crate::services::Blocker;
 use crate::session::{SessionId, bye};
 
-/// While others are at work a tenant has this part of the writes that it may have side by side else.
-const CROWDED: usize = 6;
+/// Writes that a tenant may have had lately and still gives way to nobody.
+const LIGHT: f64 = 20.0;
+/// A write that takes so long holds up no other of its tenant's, and nobody rests for longer.
+const LONG: Duration = Duration::from_millis(250);
+/// Whoever was looked at for a shorter time caused no call.
+const NO_CALL: Duration = Duration::from_micros(500);
 /// Seconds until an agent that said more objects than are kept may try again.
 const EXCEEDED_AGAIN: u32 = 60;
-
-/// How many objects of a tenant may be written side by side. Many of one tenant make each write of all others slower, so it
-/// gets fewer of `most` while anybody else is at work.
-pub(super) fn of(wrote: &BTreeMap<Uid, Duration>, tenant: &Uid, most: usize) -> usize {
-    let alone = wrote.keys().all(|other| other == tenant);
-    if alone { most } else { (most / CROWDED).max(1) }
-}
 
 impl Registry {
     /// What every tenant may use up of which nothing else is said, from its first session on.
@@ -180,6 +176,34 @@ impl Registry {
         let wait = ledger.writes.wait(ledger.bounds.writes, now);
         if !wait.is_zero() {
             self.paused.insert(tenant.clone(), now + wait);
+        }
+    }
+
+    /// Whether a tenant lets others go first: one is at work that had fewer writes lately. Each write makes all others slower,
+    /// and those of a tenant that has thousands of them would keep the host busy for seconds.
+    fn gives_way(&self, tenant: &Uid, now: Duration) -> bool {
+        let had = |tenant: &Uid| {
+            self.tenants.get(tenant).map_or(0.0, |ledger| ledger.writes.spent(ledger.bounds.writes, now))
+        };
+        let own = had(tenant);
+        own > LIGHT && self.wrote.keys().any(|other| other != tenant && had(other) < own)
+    }
+
+    /// Takes it that the writer begins with an object of a tenant. Whoever gives way has one call at a time.
+    pub(super) fn begins(&mut self, tenant: &Uid, now: Duration) {
+        if self.gives_way(tenant, now) {
+            self.resting.insert(tenant.clone(), now + LONG);
+        }
+    }
+
+    /// Takes it that the writer has ended with what it took then. Whoever gives way rests for as long as its call was, whatever
+    /// that is on this host: half of the time belongs to others.
+    pub(super) fn rests(&mut self, tenant: &Uid, taken: Duration, now: Duration) {
+        let took = now.saturating_sub(taken).min(LONG);
+        if took > NO_CALL && self.gives_way(tenant, now) {
+            self.resting.insert(tenant.clone(), now + took);
+        } else {
+            self.resting.remove(tenant);
         }
     }
 

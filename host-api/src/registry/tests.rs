@@ -139,15 +139,15 @@ fn synced(puts: Vec<Put>, state: ClusterState) -> (Registry, SessionId) {
 
 /// The writer's next call.
 fn task(registry: &mut Registry) -> Option<Task> {
-    let (tenant, key) = registry.take(9)?;
+    let (tenant, key) = registry.take(9, NOW)?;
     let task = registry.decide(&tenant, &key, Road::default(), NOW);
-    registry.done(&tenant, &key);
+    registry.done(&tenant, &key, NOW);
     Some(task)
 }
 
 /// The writer's next look at an object that it has not given back yet.
 fn look_again(registry: &mut Registry, name: &str) -> Task {
-    registry.queue.add(&uid("t"), key(name));
+    registry.queue.add(&uid("t"), key(name), Cause::Change);
     task(registry).unwrap()
 }
 
@@ -259,7 +259,7 @@ fn a_twin_that_is_undone_three_times_is_contested() {
     let create = task(&mut registry).unwrap();
     let mut service = stored(&create, 1);
     registry.service_answered(service.clone(), NOW);
-    registry.queue.add(&uid("t"), key("web"));
+    registry.queue.add(&uid("t"), key("web"), Cause::Change);
     task(&mut registry);
     assert_eq!(reasons(&told(&mut registry, id)).last(), Some(&Reason::Applied));
     let mut given = Vec::new();
@@ -276,7 +276,7 @@ fn a_twin_that_is_undone_three_times_is_contested() {
             assert!(matches!(patch, Some(Task::Patch(..))), "{patch:?}");
         }
         registry.service_answered(service.clone(), NOW);
-        registry.queue.add(&uid("t"), key("web"));
+        registry.queue.add(&uid("t"), key("web"), Cause::Change);
         task(&mut registry);
         given.extend(reasons(&told(&mut registry, id)));
     }
@@ -332,9 +332,9 @@ fn an_object_that_fails_again_and_again_has_one_time_of_retry() {
     let (mut registry, id) = synced(vec![], OFF);
     for _ in 0..5 {
         registry.line(id, FromAgent::Put(put("web", 30_080)), NOW).unwrap();
-        let (tenant, key) = registry.take(9).unwrap();
+        let (tenant, key) = registry.take(9, NOW).unwrap();
         registry.refused(&tenant, &key, Refusal::Denied, &Held::default(), NOW);
-        registry.done(&tenant, &key);
+        registry.done(&tenant, &key, NOW);
     }
     assert_eq!(registry.retries.len(), 1);
     registry.line(id, FromAgent::Delete(Delete { key: key("web"), uid: uid("web") }), NOW).unwrap();

@@ -94,9 +94,9 @@ impl Open {
     fn answer(&self) -> usize {
         let mut answered = 0;
         self.hub.with(|registry, now| {
-            while let Some((tenant, key)) = registry.take(9) {
+            while let Some((tenant, key)) = registry.take(9, now) {
                 registry.decide(&tenant, &key, crate::plan::Road::default(), now);
-                registry.done(&tenant, &key);
+                registry.done(&tenant, &key, now);
                 answered += 1;
             }
         });

@@ -103,7 +103,7 @@ fn patched(registry: &Registry, at: &HostName, patch: &serde_json::Value, revisi
 
 /// Carries out whatever there is to do.
 pub(super) fn work(registry: &mut Registry, revision: &mut u32) {
-    while let Some((tenant, key)) = registry.take(9) {
+    while let Some((tenant, key)) = registry.take(9, NOW) {
         loop {
             let task = registry.decide(&tenant, &key, Road::default(), NOW);
             *revision += 1;
@@ -128,7 +128,7 @@ pub(super) fn work(registry: &mut Registry, revision: &mut u32) {
                 other => panic!("{other:?}"),
             }
         }
-        registry.done(&tenant, &key);
+        registry.done(&tenant, &key, NOW);
     }
 }
 
@@ -291,10 +291,10 @@ fn what_stood_when_the_process_began_is_judged_once_it_is_known_what_is_admitted
 fn a_deletion_that_failed_is_tried_again_though_the_agent_keeps_silent() {
     let (mut registry, _, mut revision) = standing();
     registry.policy_seen("p", None);
-    let (tenant, key) = registry.take(9).unwrap();
+    let (tenant, key) = registry.take(9, NOW).unwrap();
     assert!(matches!(registry.decide(&tenant, &key, Road::default(), NOW), Task::Delete { .. }));
     registry.refused(&tenant, &key, Refusal::Unavailable, &Held::default(), NOW);
-    registry.done(&tenant, &key);
+    registry.done(&tenant, &key, NOW);
     while let Some(due) = registry.tick(NOW) {
         registry.tick(due);
         work(&mut registry, &mut revision);
@@ -367,9 +367,9 @@ fn a_host_that_is_free_again_goes_to_whoever_waited_longest_and_to_others_if_tha
     registry.tick(due);
     registry.line(sessions["a"], FromAgent::Put(wish(&late)), due).unwrap();
     let mut other = BTreeMap::new();
-    while let Some((tenant, key)) = registry.take(9) {
+    while let Some((tenant, key)) = registry.take(9, NOW) {
         other.insert((tenant.clone(), key.clone()), registry.decide(&tenant, &key, Road::default(), due));
-        registry.done(&tenant, &key);
+        registry.done(&tenant, &key, NOW);
     }
     assert!(matches!(other[&(uid("a"), shop("a"))], Task::CreateIngress(..)), "{other:?}");
 

@@ -93,6 +93,6 @@ fn what_is_being_made_counts_already() {
     assert_eq!(registry.decide(&tenant, &key("b"), Road::Table, NOW), Task::Settled);
     assert_eq!(reason(&registry, "b"), Some(Reason::TooManyNodePorts));
     // The host did not take the first one after all.
-    registry.done(&tenant, &key("a"));
+    registry.done(&tenant, &key("a"), NOW);
     assert!(registry.record(&tenant, &key("b")).unwrap().stale, "it is asked for again");
 }

@@ -158,12 +158,12 @@ fn a_secret_of_two_ingresses_that_go_at_once_goes_with_them() {
         side.registry.ingress_gone(&at, None, NOW);
     }
     let mut deleted = Vec::new();
-    while let Some((tenant, key)) = side.registry.take(9) {
+    while let Some((tenant, key)) = side.registry.take(9, NOW) {
         if let Task::DeleteSecret(at) = side.registry.decide(&tenant, &key, Road::default(), NOW) {
             side.registry.secret_deleted(&tenant, &key, &at);
             deleted.push(at);
         }
-        side.registry.done(&tenant, &key);
+        side.registry.done(&tenant, &key, NOW);
     }
     assert_eq!(deleted, [at]);
     side.settle();

@@ -28,7 +28,7 @@ fn say(registry: &mut Registry, id: SessionId, put: Put) {
 /// The host takes whatever is created. Gives the number of creates.
 fn work(registry: &mut Registry, revision: &mut u32) -> usize {
     let mut created = 0;
-    while let Some((tenant, key)) = registry.take(9) {
+    while let Some((tenant, key)) = registry.take(9, NOW) {
         let mut next = registry.decide(&tenant, &key, Road::default(), NOW);
         if matches!(next, Task::Create(..)) {
             *revision += 1;
@@ -37,7 +37,7 @@ fn work(registry: &mut Registry, revision: &mut u32) -> usize {
             next = registry.decide(&tenant, &key, Road::default(), NOW);
         }
         assert_eq!(next, Task::Settled);
-        registry.done(&tenant, &key);
+        registry.done(&tenant, &key, NOW);
     }
     created
 }
@@ -126,12 +126,12 @@ fn of_more_twins_than_a_policy_lets_stand_the_first_by_name_stay() {
         |objects: i32| Some(serde_json::from_value(json!({"allow": {"limits": {"objects": objects}}})).unwrap());
     registry.policy_seen("p", policy(2));
     let mut gone = Vec::new();
-    while let Some((tenant, taken)) = registry.take(9) {
+    while let Some((tenant, taken)) = registry.take(9, NOW) {
         let Task::Delete { at, uid, .. } = registry.decide(&tenant, &taken, Road::default(), NOW) else {
             panic!("{taken}")
         };
         assert!(registry.deleted(&tenant, &taken, &uid));
-        registry.done(&tenant, &taken);
+        registry.done(&tenant, &taken, NOW);
         gone.push((taken, at));
     }
     gone.sort();
@@ -251,30 +251,68 @@ fn whoever_has_used_up_its_writes_waits_and_others_do_not() {
 }
 
 #[test]
-fn a_tenant_with_much_to_write_has_less_at_once_while_another_is_at_work() {
-    let (mut registry, id) = bound(Bounds::default());
-    for number in 0..20 {
+fn what_is_not_admitted_any_more_goes_though_its_tenant_has_used_up_its_writes() {
+    let bounds = Bounds { writes: Rate { burst: 1, per_second: 1 }, ..Bounds::default() };
+    let (mut registry, id) = bound(bounds);
+    registry.set_default_bounds(bounds);
+    registry.cluster_seen(&uid("t"), ClusterState { revision: 1, ..cluster_of(&tenant()) });
+    registry.policies_listed(&BTreeSet::new());
+    registry.namespaces_listed(&BTreeSet::new());
+    registry.clusters_listed(&[uid("t")].into(), NOW);
+    for name in ["a", "b", "c", "d"] {
+        say(&mut registry, id, headless(name, 0));
+    }
+    assert_eq!(work(&mut registry, &mut 0), 2, "the second is on credit");
+    assert!(!registry.has_waiting() && registry.take(9, NOW).is_none());
+    registry.policy_seen("p", Some(serde_json::from_value(json!({"deny": {"serviceTypes": ["ClusterIP"]}})).unwrap()));
+    for name in ["a", "b"] {
+        let (tenant, taken) = registry.take(9, NOW).unwrap();
+        assert_eq!(taken, key(name));
+        assert!(matches!(registry.decide(&tenant, &taken, Road::default(), NOW), Task::Delete { .. }));
+    }
+    assert!(registry.take(9, NOW).is_none(), "what only waits goes on waiting");
+}
+
+#[test]
+fn a_tenant_with_much_to_write_gives_way_while_another_is_at_work() {
+    let writes = Rate { burst: 2_000, per_second: 1 };
+    let (mut registry, id) = bound(Bounds { writes, ..Bounds::default() });
+    for number in 0..60 {
         say(&mut registry, id, headless(&format!("web-{number}"), 0));
     }
-    let take = |registry: &mut Registry, most| {
-        let taken: Vec<_> = std::iter::from_fn(|| registry.take(most)).collect();
+    let take = |registry: &mut Registry, now| {
+        let taken: Vec<_> = std::iter::from_fn(|| registry.take(24, now)).collect();
         for (tenant, key) in &taken {
-            registry.decide(tenant, key, Road::default(), NOW);
+            registry.decide(tenant, key, Road::default(), now);
         }
         taken
     };
-    assert_eq!(take(&mut registry, 12).len(), 12, "nobody else is there");
+    let after = |millis| NOW + Duration::from_millis(millis);
+    assert_eq!(take(&mut registry, NOW).len(), 24, "nobody else is there");
     let other = Tenant::for_test("o", "ns", "other");
     let pod = ServerPod { uid: uid("pod-of-other"), ordinal: 0 };
     let (next, _) = registry.open(&other, OFF, pod, &hello(Tally::default()), NOW).unwrap();
-    say(&mut registry, next, headless("web", 0));
-    assert_eq!(take(&mut registry, 12), [(uid("o"), key("web"))]);
-    for number in 0..11 {
-        registry.done(&uid("t"), &key(&format!("web-{number}")));
+    for name in ["a", "b", "c"] {
+        say(&mut registry, next, headless(name, 0));
     }
-    assert_eq!(take(&mut registry, 12).len(), 1, "two of twelve");
-    registry.tick(NOW + AT_WORK);
-    assert_eq!(take(&mut registry, 12).len(), 7);
+    assert_eq!(take(&mut registry, NOW).len(), 3, "whoever had little gives way to nobody");
+    for number in 0..23 {
+        registry.done(&uid("t"), &key(&format!("web-{number}")), after(4));
+    }
+    registry.tick(after(7));
+    assert_eq!(take(&mut registry, after(7)), [], "it rests for as long as its calls were");
+    assert_eq!(registry.tick(after(8)), None);
+    let [(_, one)] = take(&mut registry, after(8)).try_into().expect("one at a time");
+    registry.tick(after(257));
+    assert_eq!(take(&mut registry, after(257)), []);
+    registry.tick(after(258));
+    let [(_, next)] = take(&mut registry, after(258)).try_into().expect("one that hangs holds up no other");
+    registry.done(&uid("t"), &next, after(259));
+    registry.tick(after(260));
+    assert_eq!(take(&mut registry, after(260)).len(), 1);
+    registry.done(&uid("t"), &one, after(9_000));
+    registry.tick(after(9_000));
+    assert_eq!(take(&mut registry, after(9_000)).len(), 22, "the other has ended its work");
 }
 
 #[test]
