@@ -2,7 +2,7 @@
 //!
 //! Of a slice addresses and ports are taken, nothing else. Which of them may cross is host-api's to judge.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k3k_expose_projection::endpoints as projection;
 use k3k_expose_proto::endpoints::{self, Endpoints, LeftOut};
@@ -19,7 +19,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 #[derive(Debug, Default)]
 pub(crate) struct Join {
     slices: BTreeMap<Key, BTreeMap<String, Slice>>,
-    bare: BTreeMap<Key, v1::Service>,
+    bare: BTreeMap<Key, Box<v1::Service>>,
 }
 
 /// What matters of a slice: its endpoints, if it has any, or why none cross.
@@ -35,21 +35,21 @@ pub(crate) struct Named {
 
 impl Join {
     /// The Service as it stands, if it has no selector.
-    pub(crate) fn set_bare(&mut self, key: &Key, service: Option<&v1::Service>) {
+    pub(crate) fn set_bare(&mut self, key: &Key, service: Option<Box<v1::Service>>) {
         match service {
-            Some(service) => self.bare.insert(key.clone(), service.clone()),
+            Some(service) => self.bare.insert(key.clone(), service),
             None => self.bare.remove(key),
         };
     }
 
-    /// The Services without a selector are among these.
-    pub(crate) fn retain_bare(&mut self, listed: &BTreeSet<Key>) {
-        self.bare.retain(|key, _| listed.contains(key));
+    /// All Services without a selector are these.
+    pub(crate) fn replace_bare(&mut self, all: BTreeMap<Key, Box<v1::Service>>) {
+        self.bare = all;
     }
 
     /// The Service without a selector, as it was seen last.
     pub(crate) fn bare(&self, key: &Key) -> Option<&v1::Service> {
-        self.bare.get(key)
+        self.bare.get(key).map(Box::as_ref)
     }
 
     /// All Services without a selector.

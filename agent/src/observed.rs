@@ -24,24 +24,24 @@ pub(crate) struct Observed {
     pub(crate) change: Change,
     /// `None` for an object that no real API server gives.
     pub(crate) standing: Option<Standing>,
-    /// It is a Service without a selector.
-    pub(crate) is_bare: bool,
+    /// Itself, if it is a Service without a selector.
+    pub(crate) bare: Option<Box<Service>>,
 }
 
 impl Observed {
     /// `None` for the cluster's own Services.
     fn of(service: &Service, mut projected: Projected, join: &Join) -> Option<Self> {
-        let mut bare = false;
-        if let Projected::Wanted { key, object: Object::Service(service), .. } = &mut projected {
-            bare = service.is_bare();
-            join.join(key, service);
+        let mut bare = None;
+        if let Projected::Wanted { key, object: Object::Service(projected), .. } = &mut projected {
+            bare = projected.is_bare().then(|| Box::new(service.clone()));
+            join.join(key, projected);
         }
         let held = match &projected {
             Projected::Wanted { object: Object::Service(service), .. } => Some(Held::of(service)),
             _ => None,
         };
         let observed = Self::with(projected, held, |wish| Standing::of(service, wish))?;
-        Some(Self { is_bare: bare, ..observed })
+        Some(Self { bare, ..observed })
     }
 
     /// The same of an Ingress, which has no numbers.
@@ -58,7 +58,7 @@ impl Observed {
             (Change::Gone(_, uid) | Change::Wanted(_, uid, _), _) => (uid, Wish::Nothing),
         };
         let (key, uid) = (change.key().clone(), uid.clone());
-        Some(Self { key, uid, standing: standing(wish), change, is_bare: false })
+        Some(Self { key, uid, standing: standing(wish), change, bare: None })
     }
 }
 
@@ -73,11 +73,6 @@ pub(crate) trait Exposed:
 
     /// What is seen of it when it was deleted.
     fn observe_gone(&self) -> Option<Observed>;
-
-    /// Itself, if it is a Service.
-    fn service(&self) -> Option<&Service> {
-        None
-    }
 }
 
 impl Exposed for Service {
@@ -89,10 +84,6 @@ impl Exposed for Service {
 
     fn observe_gone(&self) -> Option<Observed> {
         Observed::of(self, gone(self), &Join::default())
-    }
-
-    fn service(&self) -> Option<&Service> {
-        Some(self)
     }
 }
 

@@ -40,16 +40,11 @@ pub(crate) async fn run(agent: &Agent, config: &Config) {
         let mut slices = Watch::<EndpointSlice>::new(agent, &account, client);
         agent.join(|join| *join = Join::default());
         agent.joined().send_replace(false);
-        let mut joined = agent.joined().subscribe();
         access = tokio::select! {
             other = elsewhere(&mut file, &access, &account) => other,
             () = account.keep() => return,
             () = slices.run() => return,
-            () = async {
-                // The sender lives as long as the agent does.
-                let _ = joined.wait_for(|joined| *joined).await;
-                services.run().await;
-            } => return,
+            () = services.run() => return,
             () = ingresses.run(), if config.sync_ingresses => return,
             () = secrets.run(), if config.sync_ingress_tls => return,
             () = reflect.run() => return,

@@ -213,7 +213,8 @@ impl<'a, K: Watched> Watch<'a, K> {
         if self.cluster().await? != cluster {
             return Err(WatchError::OtherCluster);
         }
-        if self.agent.read(|outbox| *outbox.admitted() != admitted) {
+        K::may_be_taken_in(agent).await;
+        if agent.read(|outbox| *outbox.admitted() != admitted) {
             return Err(WatchError::Expired);
         }
         let count = K::listed(self.agent, &cluster, listed);

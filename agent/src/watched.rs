@@ -3,10 +3,10 @@
 //!
 //! The trap: a Service without a selector is said again whenever its slices change, as it was seen last; so it is kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use k3k_expose_proto::{Key, Uid};
+use k3k_expose_proto::{Key, Resource, Uid};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource as Metadata;
 use serde::de::DeserializeOwned;
@@ -31,6 +31,9 @@ pub(crate) trait Watched:
     /// One object of a list.
     fn item(&self, agent: &Agent, admitted: &BTreeSet<String>) -> Option<Self::Item>;
 
+    /// Waits until a complete list may be taken in.
+    async fn may_be_taken_in(_: &Agent) {}
+
     /// A list is complete. Gives how many there are.
     fn listed(agent: &Agent, cluster: &Uid, items: Vec<Self::Item>) -> usize;
 
@@ -52,41 +55,49 @@ impl<K: Exposed> Watched for K {
     type Item = Observed;
 
     fn item(&self, agent: &Agent, admitted: &BTreeSet<String>) -> Option<Observed> {
-        let observed = agent.join(|join| self.observe(admitted, join))?;
-        self.keep(agent, &observed);
-        Some(observed)
+        agent.join(|join| self.observe(admitted, join))
+    }
+
+    /// Services are said with their endpoints or not at all, but read at the same time.
+    async fn may_be_taken_in(agent: &Agent) {
+        if K::RESOURCE == Resource::Services {
+            // The sender lives as long as the agent does.
+            let _ = agent.joined().subscribe().wait_for(|joined| *joined).await;
+        }
     }
 
     fn listed(agent: &Agent, cluster: &Uid, mut items: Vec<Observed>) -> usize {
         let standing = items.iter_mut().filter_map(|seen| Some((seen.key.clone(), seen.standing.take()?))).collect();
-        let bare: BTreeSet<Key> = items.iter().filter(|seen| seen.is_bare).map(|seen| seen.key.clone()).collect();
+        let bare: BTreeMap<_, _> =
+            items.iter_mut().filter_map(|seen| Some((seen.key.clone(), seen.bare.take()?))).collect();
         let mut changes: Vec<Change> = items.into_iter().map(|seen| seen.change).collect();
         changes.retain(|change| !matches!(change, Change::Gone(..)));
         let count = changes.len();
         agent.write_back(|write_back, _| write_back.listed(K::RESOURCE, standing));
         let refusals = agent.listed(K::RESOURCE, cluster, changes);
         refusals.into_iter().for_each(|refusal| tell(Some(refusal)));
-        if K::RESOURCE == k3k_expose_proto::Resource::Services {
-            agent.join(|join| join.retain_bare(&bare));
-            // Slices may have changed while the list was under way.
-            bare.iter().for_each(|key| join_anew(agent, key));
+        if K::RESOURCE == Resource::Services {
+            let keys: Vec<Key> = bare.keys().cloned().collect();
+            agent.join(|join| join.replace_bare(bare));
+            // Slices may have come or changed while the list was under way.
+            keys.iter().for_each(|key| join_anew(agent, key));
         }
         count
     }
 
     fn seen(&self, agent: &Agent) {
         let observed = agent.read(|outbox| agent.join(|join| self.observe(outbox.admitted(), join)));
-        if let Some(observed) = observed {
-            self.keep(agent, &observed);
+        if let Some(mut observed) = observed {
+            keep(agent, &mut observed);
             take_in(agent, observed);
         }
     }
 
     fn gone(&self, agent: &Agent) {
-        if let Some(observed) = self.observe_gone() {
+        if let Some(mut observed) = self.observe_gone() {
             let Observed { key, uid, .. } = &observed;
             agent.write_back(|write_back, _| write_back.gone(key, uid));
-            self.keep(agent, &observed);
+            keep(agent, &mut observed);
             tell(agent.seen(observed.change));
         }
     }
@@ -145,15 +156,9 @@ impl Watched for EndpointSlice {
 }
 
 /// Keeps a Service that has no selector for the day when its slices change.
-trait Keep: Exposed {
-    fn keep(&self, agent: &Agent, observed: &Observed) {
-        if let Some(service) = self.service() {
-            agent.join(|join| join.set_bare(&observed.key, Some(service).filter(|_| observed.is_bare)));
-        }
-    }
+fn keep(agent: &Agent, observed: &mut Observed) {
+    agent.join(|join| join.set_bare(&observed.key, observed.bare.take()));
 }
-
-impl<K: Exposed> Keep for K {}
 
 /// Says a Service without a selector again if its slices make it another.
 fn join_anew(agent: &Agent, key: &Key) {
