@@ -1,14 +1,15 @@
 //! A tenant that says all it can, beside one that goes on: the latency of that one's creates, host-api's memory, and the way back
 //! to rest.
 //!
-//! The hostile one speaks the wire itself, on a thread of its own, and its lines are made before: on a machine of its own it would
-//! take nothing from what is measured here. Whatever ends its session, it comes back.
+//! The hostile one speaks the wire itself, its lines are made before, and its thread has the processor time that nobody else needs:
+//! on a machine of its own it would take nothing from what is measured here. Whatever ends its session, it comes back.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use k3k_expose_proto::line;
 use k3k_expose_proto::message::{FromAgent, Put};
@@ -122,6 +123,7 @@ impl Beside {
         let stopped = stop.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = thread::spawn(move || {
+            idle_time_only()?;
             runtime.block_on(async {
                 let (mut next, mut said) = (lines.iter().cycle(), 0);
                 while !stopped.is_cancelled() {
@@ -141,6 +143,16 @@ impl Beside {
         self.stop.cancel();
         self.thread.join().map_err(|_| anyhow!("the hostile agent panicked"))?
     }
+}
+
+/// Puts this thread behind all others of the machine. A low priority does not: what it has begun is not cut off.
+fn idle_time_only() -> anyhow::Result<()> {
+    let this = std::fs::read_link("/proc/thread-self")?;
+    let mut chrt = Command::new("chrt");
+    chrt.args(["--idle", "--pid", "0"]).arg(this.file_name().context("a thread has a number")?);
+    let status = chrt.status().context("cannot run chrt, of util-linux")?;
+    ensure!(status.success(), "chrt ended with {status}");
+    Ok(())
 }
 
 /// Opens a session and speaks without a pause until host-api takes no more. Reads nothing.

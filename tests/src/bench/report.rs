@@ -89,10 +89,14 @@ pub struct Ingresses {
     pub n: usize,
     /// The best time of a plain client.
     pub limit_s: f64,
-    /// Time from before the agent's start until the last twin.
+    /// The same within the fence that is around host-api.
+    pub fenced_s: f64,
+    /// The best time from before the agent's start until the last twin.
     pub initial_s: f64,
-    /// The second by the first.
+    /// That by the first.
     pub initial_to_limit: f64,
+    /// That by the second.
+    pub initial_to_fenced: f64,
     /// host-api's writes in the initial sync.
     pub host_writes_initial: usize,
     /// The agent's.
