@@ -98,7 +98,7 @@ impl Idle {
         self.last
     }
 
-    /// The oldest of the address that has most.
+    /// The oldest of the address that has most. Whole addresses count, since all pods of a node share a prefix.
     fn next(&self) -> Option<u64> {
         let mut counts = HashMap::<Option<IpAddr>, usize>::new();
         self.places.values().for_each(|place| *counts.entry(place.from).or_default() += 1);

@@ -146,18 +146,26 @@ pub fn tenant_of(pod: &Pod, set: Option<&StatefulSet>, cluster: Option<&Cluster>
     if set.spec.as_ref().and_then(|spec| spec.selector.match_labels.as_ref()) != Some(&servers) {
         return Err(NotATenant::NotAServerPod("its StatefulSet selects other pods than the Cluster's servers"));
     }
-    match cluster.spec.mode {
-        Mode::Shared => {}
-        Mode::Virtual => return Err(NotATenant::UnsupportedMode("virtual")),
-        Mode::Hcp => return Err(NotATenant::UnsupportedMode("hcp")),
-        Mode::Unknown => return Err(NotATenant::UnsupportedMode("an unknown")),
-    }
+    supported(cluster.spec.mode)?;
     let id = Uid::parse(&claimed.uid).map_err(|_| NotATenant::NotAServerPod("its Cluster has no usable uid"))?;
     let namespace = cluster.metadata.namespace.clone().unwrap_or_default();
     if pod.metadata.namespace.as_deref() != Some(namespace.as_str()) {
         return Err(NotATenant::NotAServerPod("it is in another namespace than its Cluster"));
     }
     Ok(Tenant { id, namespace, cluster: name })
+}
+
+/// Whether a Cluster's tenant pods run on the host.
+///
+/// # Errors
+/// [`NotATenant::UnsupportedMode`] for every mode but shared.
+pub const fn supported(mode: Mode) -> Result<(), NotATenant> {
+    match mode {
+        Mode::Shared => Ok(()),
+        Mode::Virtual => Err(NotATenant::UnsupportedMode("virtual")),
+        Mode::Hcp => Err(NotATenant::UnsupportedMode("hcp")),
+        Mode::Unknown => Err(NotATenant::UnsupportedMode("an unknown")),
+    }
 }
 
 /// The Cluster that controls an object directly, as it controls its tenants' pods.

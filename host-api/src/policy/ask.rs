@@ -54,7 +54,12 @@ fn from_files(asked: &Plan, documents: &Documents, namespace: &str, name: &str) 
     let is_it = |cluster: &Cluster| {
         cluster.name_any() == name && cluster.namespace().is_none_or(|of_cluster| of_cluster == namespace)
     };
-    let mut cluster = clusters.into_iter().find(is_it).unwrap_or_default();
+    let mut cluster = clusters.into_iter().find(is_it).unwrap_or_else(|| {
+        let mut unknown = Cluster::default();
+        // Nothing is known of it, so nothing is said of k3k's own sync, which is on where a Cluster does not say otherwise.
+        unknown.spec.sync.services.enabled = false;
+        unknown
+    });
     cluster.metadata.name = Some(name.to_owned());
     cluster.metadata.namespace = Some(namespace.to_owned());
     let namespaces: Vec<Namespace> = documents.all("Namespace")?;

@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 use super::grant::Grant;
 use super::select::Labels;
 use super::{Policies, Refusal};
-use crate::cluster::{Cluster, ClusterState};
+use crate::cluster::{Cluster, ClusterState, Mode};
 use crate::endpoints::address::Addresses;
 use crate::ranges::Ranges;
 use crate::registry::words;
-use crate::tenant::Tenant;
+use crate::tenant::{Tenant, supported};
 use crate::translate::{Desired, label_may_cross};
 
 use documents::{Document, Read};
@@ -66,6 +66,7 @@ pub struct Planned {
 struct Judge<'a> {
     tenant: Tenant,
     cluster: ClusterState,
+    mode: Mode,
     grant: Arc<Grant>,
     host: Option<&'a Host>,
     /// UIDs of what a file has not.
@@ -123,6 +124,7 @@ impl<'a> Judge<'a> {
         Self {
             tenant: Tenant::of_cluster(id, &namespace, &name),
             cluster: ClusterState::from(&around.cluster),
+            mode: around.cluster.spec.mode,
             grant: around.policies.grant(&around.namespace, meta.labels.as_ref().unwrap_or(&Labels::new())),
             host: around.host.as_ref(),
             unknown,
@@ -137,6 +139,12 @@ impl<'a> Judge<'a> {
 
     /// Whether the Cluster itself leaves such an object out, or the tenant may have none at all.
     fn leaves_out(&self, resource: Resource, labels: &Labels, planned: &mut Planned) -> bool {
+        if let Err(unsupported) = supported(self.mode) {
+            planned.refused = true;
+            planned.line(&format!("refused: {unsupported}"));
+            planned.line("decided by: the Cluster, spec.mode");
+            return true;
+        }
         let crossing = labels.iter().filter(|(key, _)| label_may_cross(key));
         if !self.cluster.selects(resource, &crossing.map(|(key, value)| (key.clone(), value.clone())).collect()) {
             let rule = format!("the Cluster, spec.sync.{}.selector", resource.as_str());
@@ -145,10 +153,14 @@ impl<'a> Judge<'a> {
         planned.refused
     }
 
-    fn admitted(&self, planned: &mut Planned) {
+    fn admitted(&self, resource: Resource, planned: &mut Planned) {
         match &self.grant.policy {
             Some(policy) => planned.line(&format!("admitted by: ExposurePolicy {policy}")),
             None => planned.line("admitted by: the safe defaults, as no policy with spec.allow selects this Cluster"),
+        }
+        if self.cluster.k3k_writes(resource) {
+            let (message, kind) = (words::message(resource, Reason::Adopting, &[]), resource.as_str());
+            planned.line(&format!("not yet: Adopting: {message} (the Cluster, spec.sync.{kind}.enabled)"));
         }
     }
 

@@ -14,7 +14,11 @@ use serde_json::{Map, Value, json};
 /// # Errors
 /// What no agent could carry.
 pub fn service(written: &v1::Service) -> Result<Service, serde_json::Error> {
-    let spec = written.spec.clone().unwrap_or_default();
+    let mut spec = written.spec.clone().unwrap_or_default();
+    // An API server takes 0 for a number that is left open.
+    let zero = |number: &i32| *number == 0;
+    spec.health_check_node_port.take_if(|number| zero(number));
+    spec.ports.iter_mut().flatten().for_each(|port| _ = port.node_port.take_if(|number| zero(number)));
     let ips = spec.cluster_ips.clone().or_else(|| spec.cluster_ip.clone().map(|ip| vec![ip])).unwrap_or_default();
     let ips: Vec<String> = ips.into_iter().filter(|ip| !ip.is_empty()).collect();
     let headless = ips == ["None"];
@@ -71,6 +75,14 @@ mod tests {
         assert_eq!(service.ports[1].target_port, TargetPort::Name("dns".to_owned()));
         assert_eq!(service.session_affinity, SessionAffinity::ClientIp(Some(60)));
         assert_eq!((service.external_ips.len(), service.annotations["a"].as_str()), (1, "b"));
+    }
+
+    #[test]
+    fn a_number_that_is_zero_is_left_open() {
+        let ports = json!([{"port": 80, "nodePort": 0}]);
+        let service = of(json!({"spec": {"type": "NodePort", "healthCheckNodePort": 0, "ports": ports}}));
+        assert!(!service.ports[0].node_port_pinned && !service.health_check_node_port_pinned);
+        assert_eq!((service.ports[0].node_port, service.health_check_node_port), (None, None));
     }
 
     #[test]

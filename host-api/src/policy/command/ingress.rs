@@ -51,7 +51,7 @@ pub(super) fn planned(judge: &Judge, key: &Key, ingress: &Ingress, told: &BTreeM
     if judge.has_no_room(&mut planned) {
         return planned;
     }
-    judge.admitted(&mut planned);
+    judge.admitted(Resource::Ingresses, &mut planned);
     left_behind(&mut planned, judge, ingress, &desired);
     judge.count(&mut planned);
     planned.unknown("whether its agent speaks of Ingresses (K3K_EXPOSE_SYNC_INGRESSES)");

@@ -34,7 +34,7 @@ pub(super) fn planned(judge: &Judge, key: &Key, asked: &Service) -> Planned {
     if judge.has_no_room(&mut planned) {
         return planned;
     }
-    judge.admitted(&mut planned);
+    judge.admitted(Resource::Services, &mut planned);
     left_behind(&mut planned, grant, asked, &desired);
     counted(&mut planned, grant, &desired);
     judge.count(&mut planned);

@@ -44,6 +44,24 @@ spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
 ";
 
 #[test]
+fn a_cluster_whose_mode_is_not_supported_or_that_k3k_syncs_is_told() {
+    let mut around = around(&[]);
+    let told = "# not yet: Adopting: waiting for k3k's own Service sync to be off";
+    let plain = plan(BALANCER, &around).unwrap();
+    assert!(!plain.refused && plain.text.contains(told), "{}", plain.text);
+    around.cluster.spec.sync.services.enabled = false;
+    assert!(!plan(BALANCER, &around).unwrap().text.contains(told));
+    around.cluster.spec.mode = Mode::Virtual;
+    let refused = plan(BALANCER, &around).unwrap();
+    assert!(refused.refused && !refused.text.contains("---"), "{}", refused.text);
+    for words in
+        ["# refused: exposure is not available for a Cluster in virtual mode", "# decided by: the Cluster, spec.mode"]
+    {
+        assert!(refused.text.contains(words), "{words} in {}", refused.text);
+    }
+}
+
+#[test]
 fn a_plan_shows_the_twin_and_what_stays_behind_with_the_rule() {
     let gold = plan(BALANCER, &around(&[("tier", "gold")])).unwrap();
     assert!(!gold.refused, "{}", gold.text);
