@@ -4,6 +4,7 @@
 //! when the watch tells of the last twin: what is in doubt is in favor of the plain client. It has the best of three runs, as ours
 //! has, and makes them without the fence and within it: those rules are a good part of what such a create costs an API server.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +14,6 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, reflector};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, ResourceExt};
@@ -93,6 +93,8 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
     }
     report.initial_to_limit = report.initial_s / report.limit_s;
     report.initial_to_fenced = report.initial_s / report.fenced_s;
+    // A watch whose server goes has nothing to tell any more.
+    drop(standing);
     field.stop().await?;
     Ok(report)
 }
@@ -154,8 +156,11 @@ impl Standing {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let (store, writer) = reflector::store();
-            let events = reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
-            events.for_each(|_| async { _ = counter.send_replace(store.len()) }).await;
+            let events = reflector(writer, watcher(api, watcher::Config::default()));
+            let mut events = pin!(events);
+            while let Some(Ok(_)) = events.next().await {
+                counter.send_replace(store.len());
+            }
         });
         Self { count, _task: task }
     }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, consume_budget};
 use tokio::time::{Instant, timeout};
 
 use crate::told::{self, Numbers};
@@ -184,6 +184,8 @@ async fn follow(services: Api<Service>, seen: Arc<Mutex<Seen>>, counter: watch::
     // Errors are told again and again by the stream itself; a measurement that misses events ends at its deadline.
     while let Some(event) = events.next().await {
         let now = Instant::now();
+        // A client whose runtime ends fails without waiting for anything, and this task would never end.
+        consume_budget().await;
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Ok(Event::InitApply(service) | Event::Apply(service)) => seen.apply(&service, now),
