@@ -50,11 +50,11 @@ impl Queue {
         }
     }
 
-    /// The next object, which is its taker's until [`Queue::done`]. No tenant has more taken at once than its `most`.
-    pub fn take(&mut self, now: Duration, most: impl Fn(&Uid, Cause) -> usize) -> Option<(Uid, Key)> {
+    /// The next object that `may` be taken, which is its taker's until [`Queue::done`]. No tenant has more than `most` taken at once.
+    pub fn take(&mut self, now: Duration, most: usize, may: impl Fn(&Uid, Cause) -> bool) -> Option<(Uid, Key)> {
         let is_free = |tenant: &Uid| {
-            let line = self.tenants.get(tenant);
-            line.is_some_and(|line| line.next().is_some_and(|cause| line.busy.len() < most(tenant, cause)))
+            let line = self.tenants.get(tenant).filter(|line| line.busy.len() < most);
+            line.and_then(Line::next).is_some_and(|cause| may(tenant, cause))
         };
         let turn = self.turns.iter().position(is_free)?;
         let tenant = self.turns.remove(turn)?;
@@ -85,10 +85,11 @@ impl Queue {
         self.tenants.values().map(|line| line.first.len() + line.queued.len() + line.busy.len()).sum()
     }
 
-    /// Whether objects of those tenants that `may` wait and nobody has taken them.
+    /// Whether objects that `may` be taken wait.
     #[must_use]
-    pub fn has_waiting(&self, may: impl Fn(&Uid) -> bool) -> bool {
-        self.turns.iter().any(may)
+    pub fn has_waiting(&self, may: impl Fn(&Uid, Cause) -> bool) -> bool {
+        let next = |tenant| self.tenants.get(tenant).and_then(Line::next);
+        self.turns.iter().any(|tenant| next(tenant).is_some_and(|cause| may(tenant, cause)))
     }
 
     /// Whether there is nothing to do and nobody at work.
@@ -132,6 +133,7 @@ mod tests {
     use super::*;
 
     const NOW: Duration = Duration::ZERO;
+    const ALL: fn(&Uid, Cause) -> bool = |_, _| true;
 
     fn uid(text: &str) -> Uid {
         Uid::parse(text).unwrap()
@@ -149,7 +151,7 @@ mod tests {
         }
         queue.add(&uid("quiet"), key("z"), Cause::Change);
         let order: Vec<_> =
-            std::iter::from_fn(|| queue.take(NOW, |_, _| 9)).map(|(tenant, _)| tenant.to_string()).collect();
+            std::iter::from_fn(|| queue.take(NOW, 9, ALL)).map(|(tenant, _)| tenant.to_string()).collect();
         assert_eq!(order, ["loud", "quiet", "loud", "loud"]);
     }
 
@@ -158,11 +160,11 @@ mod tests {
         let mut queue = Queue::default();
         queue.add(&uid("t"), key("a"), Cause::Change);
         queue.add(&uid("t"), key("a"), Cause::Change);
-        assert!(queue.take(NOW, |_, _| 9).is_some() && queue.take(NOW, |_, _| 9).is_none());
+        assert!(queue.take(NOW, 9, ALL).is_some() && queue.take(NOW, 9, ALL).is_none());
         queue.add(&uid("t"), key("a"), Cause::Change);
-        assert!(queue.take(NOW, |_, _| 9).is_none());
+        assert!(queue.take(NOW, 9, ALL).is_none());
         queue.done(&uid("t"), &key("a"));
-        assert!(queue.take(NOW, |_, _| 9).is_some());
+        assert!(queue.take(NOW, 9, ALL).is_some());
         queue.done(&uid("t"), &key("a"));
         assert!(queue.is_empty() && queue.turns.is_empty());
     }
@@ -174,16 +176,14 @@ mod tests {
             queue.add(&uid("stuck"), key(name), Cause::Change);
         }
         assert!(
-            queue.take(NOW, |_, _| 2).is_some()
-                && queue.take(NOW, |_, _| 2).is_some()
-                && queue.take(NOW, |_, _| 2).is_none()
+            queue.take(NOW, 2, ALL).is_some() && queue.take(NOW, 2, ALL).is_some() && queue.take(NOW, 2, ALL).is_none()
         );
-        assert!(queue.has_waiting(|_| true));
+        assert!(queue.has_waiting(ALL));
         queue.add(&uid("other"), key("z"), Cause::Change);
-        assert_eq!(queue.take(NOW, |_, _| 2), Some((uid("other"), key("z"))));
+        assert_eq!(queue.take(NOW, 2, ALL), Some((uid("other"), key("z"))));
         queue.done(&uid("stuck"), &key("a"));
-        assert_eq!(queue.take(NOW, |_, _| 2), Some((uid("stuck"), key("c"))));
-        assert!(!queue.has_waiting(|_| true));
+        assert_eq!(queue.take(NOW, 2, ALL), Some((uid("stuck"), key("c"))));
+        assert!(!queue.has_waiting(ALL));
     }
 
     #[test]
@@ -191,11 +191,10 @@ mod tests {
         let mut queue = Queue::default();
         queue.add(&uid("paused"), key("a"), Cause::Change);
         queue.add(&uid("other"), key("b"), Cause::Change);
-        let may = |tenant: &Uid| *tenant != uid("paused");
-        let most = |tenant: &Uid, _| if may(tenant) { 9 } else { 0 };
-        assert_eq!(queue.take(NOW, most), Some((uid("other"), key("b"))));
-        assert!(queue.take(NOW, most).is_none() && !queue.has_waiting(may) && queue.has_waiting(|_| true));
-        assert_eq!(queue.take(NOW, |_, _| 9), Some((uid("paused"), key("a"))));
+        let may = |tenant: &Uid, _| *tenant != uid("paused");
+        assert_eq!(queue.take(NOW, 9, may), Some((uid("other"), key("b"))));
+        assert!(queue.take(NOW, 9, may).is_none() && !queue.has_waiting(may) && queue.has_waiting(ALL));
+        assert_eq!(queue.take(NOW, 9, ALL), Some((uid("paused"), key("a"))));
     }
 
     #[test]
@@ -207,15 +206,15 @@ mod tests {
         queue.add(&uid("paused"), key("b"), Cause::Policy);
         queue.add(&uid("paused"), key("b"), Cause::Change);
         assert_eq!(queue.len(), 3);
-        let most = |_: &Uid, cause| if cause == Cause::Policy { 9 } else { 0 };
-        assert_eq!(queue.take(NOW, most), Some((uid("paused"), key("b"))));
+        let may = |_: &Uid, cause| cause == Cause::Policy;
+        assert_eq!(queue.take(NOW, 9, may), Some((uid("paused"), key("b"))));
         queue.add(&uid("paused"), key("b"), Cause::Policy);
         queue.add(&uid("paused"), key("b"), Cause::Change);
-        assert!(queue.take(NOW, most).is_none());
+        assert!(queue.take(NOW, 9, may).is_none());
         assert_eq!(queue.done(&uid("paused"), &key("b")), Some(NOW));
-        assert_eq!(queue.take(NOW, most), Some((uid("paused"), key("b"))));
+        assert_eq!(queue.take(NOW, 9, may), Some((uid("paused"), key("b"))));
         queue.done(&uid("paused"), &key("b"));
-        let rest: Vec<_> = std::iter::from_fn(|| queue.take(NOW, |_, _| 9)).map(|(_, key)| key).collect();
+        let rest: Vec<_> = std::iter::from_fn(|| queue.take(NOW, 9, ALL)).map(|(_, key)| key).collect();
         assert_eq!(rest, [key("a"), key("c")]);
     }
 }

@@ -226,11 +226,7 @@ impl Registry {
     /// The next object for the writer, its own until [`Registry::done`]. No tenant has more than `most` taken at once, and a busy
     /// one has less while others are at work too.
     pub fn take(&mut self, most: usize, now: Duration) -> Option<(Uid, Key)> {
-        let (paused, resting) = (&self.paused, &self.resting);
-        let may = |tenant: &Uid, cause| {
-            !resting.contains_key(tenant) && (cause == Cause::Policy || !paused.contains_key(tenant))
-        };
-        let (tenant, key) = self.queue.take(now, |tenant, cause| if may(tenant, cause) { most } else { 0 })?;
+        let (tenant, key) = self.queue.take(now, most, share::may_write(&self.paused, &self.resting))?;
         self.begins(&tenant, now);
         Some((tenant, key))
     }
@@ -246,10 +242,10 @@ impl Registry {
         self.effects.work |= !self.queue.is_empty();
     }
 
-    /// Whether objects wait that the writer has not taken.
+    /// Whether objects wait that the writer may take.
     #[must_use]
     pub fn has_waiting(&self) -> bool {
-        self.queue.has_waiting(|tenant| !self.paused.contains_key(tenant) && !self.resting.contains_key(tenant))
+        self.queue.has_waiting(share::may_write(&self.paused, &self.resting))
     }
 
     /// Takes up what is due, and tells when to come again.

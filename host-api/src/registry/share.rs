@@ -1,5 +1,6 @@
 //! What each tenant uses up of host-api and of the host: twins, writes, memory, sessions. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k3k_expose_proto::limits::WANT_KEYS;
@@ -11,6 +12,7 @@ use super::judge::Task;
 use crate::bounds::{BYTES, BYTES_ASSURED, Bounds, LINE_COST, RECORDS, RECORDS_ASSURED, SAID, SESSIONS};
 use crate::bucket::Bucket;
 use crate::ledger::Ledger;
+use crate::queue::Cause;
 use crate::services::Blocker;
 use crate::session::{SessionId, bye};
 
@@ -22,6 +24,15 @@ const LONG: Duration = Duration::from_millis(250);
 const NO_CALL: Duration = Duration::from_micros(500);
 /// Seconds until an agent that said more objects than are kept may try again.
 const EXCEEDED_AGAIN: u32 = 60;
+
+/// Whose objects the writer may take now, by those who have used up their writes and those who give way. What policy takes away
+/// waits for no writes.
+pub(super) fn may_write<'a>(
+    paused: &'a BTreeMap<Uid, Duration>,
+    resting: &'a BTreeMap<Uid, Duration>,
+) -> impl Fn(&Uid, Cause) -> bool + use<'a> {
+    |tenant, cause| !resting.contains_key(tenant) && (cause == Cause::Policy || !paused.contains_key(tenant))
+}
 
 impl Registry {
     /// What every tenant may use up of which nothing else is said, from its first session on.
