@@ -77,10 +77,9 @@ impl<K: Exposed> Watched for K {
         let refusals = agent.listed(K::RESOURCE, cluster, changes);
         refusals.into_iter().for_each(|refusal| tell(Some(refusal)));
         if K::RESOURCE == Resource::Services {
-            let keys: Vec<Key> = bare.keys().cloned().collect();
             agent.join(|join| join.replace_bare(bare));
             // Slices may have come or changed while the list was under way.
-            keys.iter().for_each(|key| join_anew(agent, key));
+            join_all_anew(agent);
         }
         count
     }
@@ -122,11 +121,8 @@ impl Watched for EndpointSlice {
 
     fn listed(agent: &Agent, _: &Uid, items: Vec<Named>) -> usize {
         let count = items.len();
-        let bare: Vec<Key> = agent.join(|join| {
-            join.replace(items);
-            join.all_bare().cloned().collect()
-        });
-        bare.iter().for_each(|key| join_anew(agent, key));
+        agent.join(|join| join.replace(items));
+        join_all_anew(agent);
         agent.joined().send_replace(true);
         count
     }
@@ -162,12 +158,16 @@ fn keep(agent: &Agent, observed: &mut Observed) {
 
 /// Says a Service without a selector again if its slices make it another.
 fn join_anew(agent: &Agent, key: &Key) {
-    let Some(service) = agent.join(|join| join.bare(key).cloned()) else {
-        return;
-    };
-    if let Some(observed) = agent.read(|outbox| agent.join(|join| service.observe(outbox.admitted(), join))) {
+    let observed = agent.read(|outbox| agent.join(|join| join.bare(key)?.observe(outbox.admitted(), join)));
+    if let Some(observed) = observed {
         take_in(agent, observed);
     }
+}
+
+/// The same of all of them.
+fn join_all_anew(agent: &Agent) {
+    let bare: Vec<Key> = agent.join(|join| join.all_bare().cloned().collect());
+    bare.iter().for_each(|key| join_anew(agent, key));
 }
 
 fn take_in(agent: &Agent, observed: Observed) {
