@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::grant::Grant;
 use super::select::Labels;
 use super::{Policies, Refusal};
-use crate::cluster::{Cluster, ClusterState, Mode};
+use crate::cluster::{Cluster, ClusterState};
 use crate::endpoints::address::Addresses;
 use crate::ranges::Ranges;
 use crate::registry::words;
@@ -66,7 +66,6 @@ pub struct Planned {
 struct Judge<'a> {
     tenant: Tenant,
     cluster: ClusterState,
-    mode: Mode,
     grant: Arc<Grant>,
     host: Option<&'a Host>,
     /// UIDs of what a file has not.
@@ -86,6 +85,12 @@ struct Told {
 /// [`PlanError`].
 pub fn planned(documents: &Documents, around: &Around) -> Result<Planned, PlanError> {
     let Read { documents, skipped } = documents.read()?;
+    if let Err(unsupported) = supported(around.cluster.spec.mode) {
+        let mut nothing = Planned { refused: true, ..Planned::default() };
+        nothing.line(&format!("refused: {unsupported}"));
+        nothing.line("decided by: the Cluster, spec.mode");
+        return Ok(nothing);
+    }
     let judge = Judge::of(around);
     let (mut services, mut told, mut slices) = (Vec::new(), BTreeMap::new(), BTreeMap::<&Key, Vec<_>>::new());
     for (key, document) in &documents {
@@ -124,7 +129,6 @@ impl<'a> Judge<'a> {
         Self {
             tenant: Tenant::of_cluster(id, &namespace, &name),
             cluster: ClusterState::from(&around.cluster),
-            mode: around.cluster.spec.mode,
             grant: around.policies.grant(&around.namespace, meta.labels.as_ref().unwrap_or(&Labels::new())),
             host: around.host.as_ref(),
             unknown,
@@ -139,12 +143,6 @@ impl<'a> Judge<'a> {
 
     /// Whether the Cluster itself leaves such an object out, or the tenant may have none at all.
     fn leaves_out(&self, resource: Resource, labels: &Labels, planned: &mut Planned) -> bool {
-        if let Err(unsupported) = supported(self.mode) {
-            planned.refused = true;
-            planned.line(&format!("refused: {unsupported}"));
-            planned.line("decided by: the Cluster, spec.mode");
-            return true;
-        }
         let crossing = labels.iter().filter(|(key, _)| label_may_cross(key));
         if !self.cluster.selects(resource, &crossing.map(|(key, value)| (key.clone(), value.clone())).collect()) {
             let rule = format!("the Cluster, spec.sync.{}.selector", resource.as_str());

@@ -16,9 +16,10 @@ use serde_json::{Map, Value, json};
 pub fn service(written: &v1::Service) -> Result<Service, serde_json::Error> {
     let mut spec = written.spec.clone().unwrap_or_default();
     // An API server takes 0 for a number that is left open.
-    let zero = |number: &i32| *number == 0;
-    spec.health_check_node_port.take_if(|number| zero(number));
-    spec.ports.iter_mut().flatten().for_each(|port| _ = port.node_port.take_if(|number| zero(number)));
+    spec.health_check_node_port.take_if(|number| *number == 0);
+    for port in spec.ports.iter_mut().flatten() {
+        port.node_port.take_if(|number| *number == 0);
+    }
     let ips = spec.cluster_ips.clone().or_else(|| spec.cluster_ip.clone().map(|ip| vec![ip])).unwrap_or_default();
     let ips: Vec<String> = ips.into_iter().filter(|ip| !ip.is_empty()).collect();
     let headless = ips == ["None"];

@@ -4,6 +4,7 @@ use k3k_expose_proto::Uid;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster::Mode;
 use crate::endpoints::address::{Holder, Source};
 
 const POLICIES: &str = "
