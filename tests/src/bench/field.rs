@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::IPAddress;
@@ -12,7 +11,7 @@ use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -26,9 +25,7 @@ use crate::audit::{AuditLog, Entry};
 use crate::eventually::eventually;
 use crate::k3k::{Tenant, TenantOptions};
 use crate::plane::{ControlPlane, PlaneOptions};
-use crate::product::{
-    AGENT_USER, HOST_API_ACCOUNT, HOST_API_NAMESPACE, HOST_API_USER, HostApi, HostApiOptions, apply_rbac,
-};
+use crate::product::{AGENT_USER, HOST_API_ACCOUNT, HOST_API_NAMESPACE, HostApi, HostApiOptions, apply_rbac};
 use crate::progress::say;
 use crate::rig::{self, virtual_options};
 use crate::token;
@@ -37,13 +34,9 @@ use crate::token;
 const NAMESPACE: &str = "bench";
 /// The account of the plain client.
 const PLAIN: &str = "bench-plain";
-/// The account of the one within the fence, and its copy of the fence.
-const FENCED: &str = "bench-fenced";
-/// The rules around twins.
-const FENCE: &str = "k3k-expose-fence-twins";
 
 /// DESIGN 11: memory counts half a minute after the sync, when what was needed only for it has been given back.
-const SETTLE: Duration = Duration::from_secs(30);
+pub(super) const SETTLE: Duration = Duration::from_secs(30);
 
 /// For thousands of objects to be made or collected by controllers of at most 100 calls a second.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
@@ -88,7 +81,7 @@ impl Field {
         // Its agent runs beside the bench: that its pod has none is not to be told with each start of host-api.
         let opt_out = Patch::Merge(json!({"metadata": {"annotations": {"expose.k3k.io/inject": "disabled"}}}));
         Api::<Namespace>::all(client.clone()).patch(NAMESPACE, &PatchParams::default(), &opt_out).await?;
-        let token = plain_account(&client, PLAIN).await?;
+        let token = plain_account(&client).await?;
         let namespaces: Api<Namespace> = Api::all(virtual_cluster.client().await?);
         let virtual_uid = namespaces.get("kube-system").await?.uid();
         Ok(Self {
@@ -128,30 +121,9 @@ impl Field {
         self.plain.client().await
     }
 
-    /// A plain client within the fence that is around host-api's account: it may make nothing but twins.
+    /// A plain client with host-api's own account, within the fence that is around it: it may make nothing but twins.
     pub(super) async fn fenced_client(&self) -> anyhow::Result<Client> {
-        let host = self.host_client().await?;
-        let token = plain_account(&host, FENCED).await?;
-        let client = self.host.access().with(Credential::Token(token)).client().await?;
-        let policies: Api<ValidatingAdmissionPolicy> = Api::all(host.clone());
-        let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(host);
-        let (policy, binding) = tokio::try_join!(policies.get(FENCE), bindings.get(FENCE))?;
-        let spec = serde_json::to_string(&policy.spec)?.replace(HOST_API_USER, &user(FENCED));
-        let policy = json!({"metadata": {"name": FENCED}, "spec": serde_json::from_str::<Value>(&spec)?});
-        let mut of_policy = json!(binding.spec);
-        of_policy["policyName"] = FENCED.into();
-        let binding = json!({"metadata": {"name": FENCED}, "spec": of_policy});
-        policies.create(&PostParams::default(), &serde_json::from_value(policy)?).await?;
-        bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
-        let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
-        let no_twin = bodies::reference("no-twin", 0)?;
-        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
-        eventually("the fence", PATIENCE, async || match services.create(&dry_run, &no_twin).await {
-            Err(kube::Error::Api(status)) if status.code == 422 => Ok(()),
-            other => bail!("{:?}", other.map(|_| "no fence")),
-        })
-        .await?;
-        Ok(client)
+        self.host.client_for_service_account(HOST_API_NAMESPACE, HOST_API_ACCOUNT).await
     }
 
     /// A client of the platform team's.
@@ -325,21 +297,17 @@ where
 
 /// A token of the plain client: an account with host-api's rights, so that the API server checks as much and queues it in the
 /// same place. Not host-api itself, since the fence around that one admits nothing but twins.
-async fn plain_account(host: &Client, name: &str) -> anyhow::Result<String> {
+async fn plain_account(host: &Client) -> anyhow::Result<String> {
     let documents = json!([
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": HOST_API_NAMESPACE}},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": name},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": PLAIN, "namespace": HOST_API_NAMESPACE}},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": PLAIN},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": HOST_API_ACCOUNT},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": HOST_API_NAMESPACE}]},
+            "subjects": [{"kind": "ServiceAccount", "name": PLAIN, "namespace": HOST_API_NAMESPACE}]},
     ]);
     let [account, binding] = [0, 1].map(|index| documents[index].clone());
     let accounts: Api<ServiceAccount> = Api::namespaced(host.clone(), HOST_API_NAMESPACE);
     accounts.create(&PostParams::default(), &serde_json::from_value(account)?).await?;
     let bindings: Api<ClusterRoleBinding> = Api::all(host.clone());
     bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
-    token::for_api_server(host, HOST_API_NAMESPACE, name).await
-}
-
-fn user(account: &str) -> String {
-    format!("system:serviceaccount:{HOST_API_NAMESPACE}:{account}")
+    token::for_api_server(host, HOST_API_NAMESPACE, PLAIN).await
 }

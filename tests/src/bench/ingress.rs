@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::bodies::VIRTUAL_NAMESPACE;
-use super::field::{Field, PATIENCE};
+use super::field::{Field, PATIENCE, SETTLE};
 use super::report::Ingresses;
 use super::spending::Spending;
 use super::{AFTERMATH, WORKERS};
@@ -32,8 +32,6 @@ use crate::progress::say;
 
 /// The field manager of host-api: its bookkeeping is part of what is stored.
 const FIELD_MANAGER: &str = "k3k-expose";
-/// DESIGN 11, as for Services.
-const SETTLE: Duration = Duration::from_secs(30);
 
 pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
     let mut field = Field::boot().await?;
@@ -101,9 +99,8 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
 
 /// Takes every Ingress off the host.
 async fn clear(field: &Field, standing: &mut Standing) -> anyhow::Result<()> {
-    let every = (DeleteParams::default(), ListParams::default());
     let all: Api<Ingress> = Api::namespaced(field.host_client().await?, field.namespace());
-    all.delete_collection(&every.0, &every.1).await?;
+    all.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
     standing.until(0).await
 }
 
@@ -156,8 +153,7 @@ impl Standing {
         let mut task = JoinSet::new();
         task.spawn(async move {
             let (store, writer) = reflector::store();
-            let events = reflector(writer, watcher(api, watcher::Config::default()));
-            let mut events = pin!(events);
+            let mut events = pin!(reflector(writer, watcher(api, watcher::Config::default())));
             while let Some(Ok(_)) = events.next().await {
                 counter.send_replace(store.len());
             }
