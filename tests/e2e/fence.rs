@@ -50,6 +50,9 @@ impl Fenced {
         refused(services.create(&dry, &serde_json::from_value(twin)?).await, "own choice")?;
         let bare = json!({"metadata": {"name": "probe"}, "spec": {"ports": [{"port": 80}]}});
         refused(services.create(&dry, &serde_json::from_value(bare)?).await, "marks")?;
+        let slices: Api<EndpointSlice> = Api::namespaced(self.host_api.clone(), &self.tenant.namespace);
+        let slice = json!({"metadata": {"name": "probe"}, "addressType": "IPv4", "endpoints": []});
+        refused(slices.create(&dry, &serde_json::from_value(slice)?).await, "marks")?;
         let label = Patch::Merge(json!({"metadata": {"labels": {"probe": ""}}}));
         let server = self.tenant.server_pod_name(0);
         let params = PatchParams { dry_run: true, ..PatchParams::default() };
@@ -164,16 +167,16 @@ async fn host_api_makes_no_slices_but_those_of_its_twins_with_addresses_alone() 
         ("no uid", "marks", "/metadata/annotations/expose.k3k.io~1uid", Value::Null),
         ("no owner", "owned", "/metadata/ownerReferences", json!([])),
         ("a Cluster as owner", "owned", "/metadata/ownerReferences", json!([fenced.tenant.owner_reference(false)])),
-        ("the name of its twin", "own twin", "/metadata/name", json!(name)),
+        ("the name of its twin", "owned", "/metadata/name", json!(name)),
         ("another name", "owned", "/metadata/name", json!("kubernetes-0123abcd")),
         ("another's twin", "derives", "/metadata/annotations/k3k.io~1name", json!("web")),
-        ("another Service", "own twin", "/metadata/labels/kubernetes.io~1service-name", json!("kubernetes")),
-        ("another maker", "own twin", "/metadata/labels/endpointslice.kubernetes.io~1managed-by", json!("else")),
-        ("names", "own twin", "/addressType", json!("FQDN")),
-        ("a node", "own twin", "/endpoints/0/nodeName", json!("n")),
-        ("a zone", "own twin", "/endpoints/0/zone", json!("z")),
-        ("a hint", "own twin", "/endpoints/0/hints", json!({"forZones": [{"name": "z"}]})),
-        ("a pod", "own twin", "/endpoints/0/targetRef", json!({"kind": "Pod", "name": "p"})),
+        ("another Service", "owned", "/metadata/labels/kubernetes.io~1service-name", json!("kubernetes")),
+        ("another maker", "marks", "/metadata/labels/endpointslice.kubernetes.io~1managed-by", json!("else")),
+        ("names", "addresses of endpoints", "/addressType", json!("FQDN")),
+        ("a node", "addresses of endpoints", "/endpoints/0/nodeName", json!("n")),
+        ("a zone", "addresses of endpoints", "/endpoints/0/zone", json!("z")),
+        ("a hint", "addresses of endpoints", "/endpoints/0/hints", json!({"forZones": [{"name": "z"}]})),
+        ("a pod", "addresses of endpoints", "/endpoints/0/targetRef", json!({"kind": "Pod", "name": "p"})),
     ] {
         let mut slice = good.clone();
         set(&mut slice, pointer, value);
@@ -188,9 +191,9 @@ async fn host_api_makes_no_slices_but_those_of_its_twins_with_addresses_alone() 
     let more = json!({"endpoints": [{"addresses": ["10.42.0.2"]}]});
     slices.patch(&name, &params, &Patch::Merge(more)).await.context("a change of addresses")?;
     let node = json!({"endpoints": [{"addresses": ["10.42.0.2"], "nodeName": "n"}]});
-    refused(slices.patch(&name, &params, &Patch::Merge(node)).await, "own twin")?;
+    refused(slices.patch(&name, &params, &Patch::Merge(node)).await, "addresses of endpoints")?;
     let others: Api<EndpointSlice> = Api::namespaced(fenced.host_api.clone(), "default");
-    refused(others.delete("kubernetes", &DeleteParams::default()).await, "neither a twin")?;
+    refused(others.delete("kubernetes", &DeleteParams::default()).await, "no slice")?;
     slices.delete(&name, &DeleteParams::default()).await.context("deleting a slice")?;
     Ok(())
 }
