@@ -178,7 +178,7 @@ async fn a_plan_says_of_the_file_what_is_printed_here() {
     let readme = readme();
     let (_, tenants) = readme.split_once("\n### What tenants may expose\n").expect("a heading");
     std::fs::write(&policy, block(tenants, "yaml")).unwrap();
-    let asked = Plan { file, cluster: "team-a/mine".to_owned(), policies: vec![policy] };
+    let asked = Plan { file, cluster: "team-a/mine".to_owned(), policies: vec![policy], kubeconfig: None };
     let planned = ask::plan(&asked).await.unwrap();
     assert!(planned.refused);
     let expected: String =

@@ -26,7 +26,7 @@ const HOST_API_URL: &str = "https://k3k-expose-host-api.k3k-expose.svc:8443";
 
 /// Makes and keeps the host twins of the Services of virtual clusters.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "k3k-expose-host-api", version)]
+#[command(name = "k3k-expose-host-api", version, args_conflicts_with_subcommands = true)]
 pub struct Raw {
     /// IP address and port on which agents connect: a port from 1 to 65535
     #[arg(long, env = "K3K_EXPOSE_LISTEN_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
@@ -109,6 +109,9 @@ pub struct Plan {
     /// YAML file with ExposurePolicies, instead of those of the host; then Cluster and Namespace, with their labels, are read from the first file too, and nothing from the host
     #[arg(long = "policy", value_name = "FILE")]
     pub policies: Vec<PathBuf>,
+    /// Kubeconfig of the host. Without one it is the one that kubectl takes
+    #[arg(long, env = "K3K_EXPOSE_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// What `inject` is asked.
@@ -343,6 +346,15 @@ mod tests {
         assert_eq!(config.kubeconfig, None);
         assert_eq!(config.sidecar, None, "nobody said which image");
         assert_eq!(config.cluster_ip_conflict, Conflict::Renumber);
+    }
+
+    #[test]
+    fn no_setting_is_passed_over() {
+        let asked = ["plan", "-f=a.yaml", "--cluster=a/b", "--kubeconfig=host.yaml"];
+        let Some(Command::Plan(plan)) = raw(&asked).command else { panic!("asked to plan") };
+        assert_eq!(plan.kubeconfig, Some("host.yaml".into()));
+        let before = ["k3k-expose-host-api", "--kubeconfig=host.yaml"];
+        assert!(Raw::try_parse_from(before.iter().chain(&asked)).is_err(), "of serving, not of the command");
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub mod write;
 pub mod fuzz;
 
 pub mod admin;
+mod kubeconfig;
 pub mod metrics;
 pub mod ready;
 pub mod serve;

@@ -11,7 +11,6 @@ use anyhow::{Context, Result};
 use axum_server::tls_rustls::RustlsConfig;
 use k3k_expose_process::stop::Signals;
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
@@ -29,7 +28,7 @@ use crate::ready::Ready;
 use crate::router::Server;
 use crate::servers::ServerPods;
 use crate::watch::{self, room, surroundings};
-use crate::{relabel, report, write};
+use crate::{kubeconfig, relabel, report, write};
 use certify::Certify;
 
 /// Runs until a signal comes.
@@ -168,13 +167,7 @@ pub async fn run(config: Config) -> Result<()> {
 
 async fn client(config: &Config) -> Result<Client> {
     let mut settings = match &config.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read K3K_EXPOSE_KUBECONFIG={}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("cannot use K3K_EXPOSE_KUBECONFIG={}", path.display()))?
-        }
+        Some(path) => kubeconfig::read(path).await?,
         None => kube::Config::incluster()
             .context("not in a pod with a ServiceAccount: set K3K_EXPOSE_KUBECONFIG outside of one")?,
     };

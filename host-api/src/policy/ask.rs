@@ -18,6 +18,7 @@ use crate::config::Plan;
 use crate::endpoints::address::{Addresses, Source};
 use crate::endpoints::holder::{Holds, node, pod, server};
 use crate::endpoints::slice::SERVICE_NAME;
+use crate::kubeconfig;
 use crate::ranges::Ranges;
 use crate::twin::CLUSTER_NAME;
 
@@ -36,7 +37,7 @@ pub async fn plan(asked: &Plan) -> Result<Planned> {
         bail!("--cluster must be NAMESPACE/NAME, as in --cluster team/mycluster");
     };
     let around = if asked.policies.is_empty() {
-        from_host(&documents, namespace, name).await?
+        from_host(client(asked.kubeconfig.as_deref()).await?, &documents, namespace, name).await?
     } else {
         from_files(asked, &documents, namespace, name)?
     };
@@ -70,8 +71,16 @@ fn from_files(asked: &Plan, documents: &Documents, namespace: &str, name: &str) 
     Ok(Around { cluster, namespace: labels, policies: command::policies(&policies)?, host: None })
 }
 
-async fn from_host(documents: &Documents, namespace: &str, name: &str) -> Result<Around> {
-    let client = Client::try_default().await.context("no kubeconfig of the host; with --policy none is needed")?;
+async fn client(path: Option<&Path>) -> Result<Client> {
+    match path {
+        Some(path) => Client::try_from(kubeconfig::read(path).await?).context("cannot make a client for the host"),
+        None => {
+            Client::try_default().await.context("no kubeconfig of the host: give --kubeconfig, or --policy instead")
+        }
+    }
+}
+
+async fn from_host(client: Client, documents: &Documents, namespace: &str, name: &str) -> Result<Around> {
     let clusters: Api<Cluster> = Api::namespaced(client.clone(), namespace);
     let cluster = clusters.get(name).await.with_context(|| format!("cannot read Cluster {namespace}/{name}"))?;
     let namespaces: Api<Namespace> = Api::all(client.clone());

@@ -82,6 +82,9 @@ async fn a_plan_asks_the_host_whose_pod_an_address_is() -> Result<()> {
     let [own, foreign] = addresses.as_slice() else { anyhow::bail!("two pods have two addresses") };
     apply(&client, "plan-asks", &of_namespace("plan-asks", json!({"endpoints": ["203.0.113.0/24"]}))).await?;
     let file = folder("plan-asks")?.join("slice.yaml");
+    let by_flag = |path: &Path| {
+        plan(&file, "plan-asks/mine", |command| _ = command.env("KUBECONFIG", "/none").arg("--kubeconfig").arg(path))
+    };
     let plan = |addresses: &[&str]| {
         std::fs::write(&file, slice(addresses))?;
         plan(&file, "plan-asks/mine", |command| _ = command.env("KUBECONFIG", host.kubeconfig_path()))
@@ -90,6 +93,9 @@ async fn a_plan_asks_the_host_whose_pod_an_address_is() -> Result<()> {
     assert_eq!(admitted, Some(0), "{text}");
     assert!(text.contains(&format!("# crosses: {own}, a pod of this virtual cluster's own\n")), "{text}");
     assert!(text.contains("# crosses: 203.0.113.9 (ExposurePolicy plan-asks, spec.allow.endpoints)\n"), "{text}");
+    assert_eq!(by_flag(host.kubeconfig_path())?, (admitted, text), "the flag goes before the variable");
+    let (failed, text) = by_flag(Path::new("none.yaml"))?;
+    assert!(failed == Some(2) && text.contains("cannot read kubeconfig none.yaml"), "{text}");
     for (address, reason) in
         [(foreign.as_str(), "EndpointNotAdmitted"), ("10.43.0.1", "EndpointForbidden, whatever policies say")]
     {
