@@ -53,7 +53,7 @@ const RATES: [(u32, usize); 2] = [(5, 100), (50, 500)];
 pub enum Part {
     /// Initial sync beside a plain client: three minutes
     Sync,
-    /// Sync of as many Ingresses, three times: two minutes
+    /// Sync of as many Ingresses, six times: three minutes
     Ingresses,
     /// What a hostile tenant does to another: five minutes
     Load,
