@@ -131,6 +131,12 @@ async fn host_api_makes_nothing_but_twins_with_its_marks() -> Result<()> {
         set(&mut twin, pointer, value);
         refused(create(&twin).await, words).context(what)?;
     }
+    let mut cut = fenced.twin(&format!("{}x", "long-".repeat(12)));
+    create(&cut).await.context("a twin with a cut name")?;
+    let mut name = cut["metadata"]["name"].as_str().context("a name")?.to_owned();
+    name.replace_range(56..57, "z");
+    set(&mut cut, "/metadata/name", json!(name));
+    refused(create(&cut).await, "derives").context("the last character before the hash")?;
     let walk = json!({"spec": {"type": "ExternalName", "externalName": "walk.expose.k3k.io.invalid", "clusterIP": null,
         "clusterIPs": null, "ipFamilies": null, "ipFamilyPolicy": null, "internalTrafficPolicy": null}});
     let name = fenced.tenant.twin_name("good", "shop");
