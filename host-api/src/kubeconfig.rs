@@ -11,9 +11,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 /// # Errors
 /// When it cannot be read, or does not name a server and a user.
 pub(crate) async fn read(path: &Path) -> Result<Config> {
-    let kubeconfig =
-        Kubeconfig::read_from(path).with_context(|| format!("cannot read kubeconfig {}", path.display()))?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .with_context(|| format!("cannot use kubeconfig {}", path.display()))
+    let cannot =
+        |what: &str| format!("cannot {what} kubeconfig {} of K3K_EXPOSE_KUBECONFIG (--kubeconfig)", path.display());
+    let kubeconfig = Kubeconfig::read_from(path).with_context(|| cannot("read"))?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(|| cannot("use"))
 }
