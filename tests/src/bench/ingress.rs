@@ -60,7 +60,7 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
         initial_s: f64::INFINITY,
         ..Ingresses::default()
     };
-    for (round, workers) in [WORKERS, WORKERS].concat().into_iter().enumerate() {
+    for (round, workers) in WORKERS.repeat(2).into_iter().enumerate() {
         for (client, limit_s) in
             [(field.plain_client().await?, &mut report.limit_s), (fenced.clone(), &mut report.fenced_s)]
         {
