@@ -3,8 +3,6 @@
 //! The rule is that of k3k's `TranslateName` and `SafeConcatNameWithPrefix`; the vectors in the tests were made by it.
 //! The trap: a cut name keeps 20 to 24 bits of a hash, so two objects can be made to share one name on purpose.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest, Sha256};
 
 /// Longest name that is kept whole, plus one (DNS label of RFC 1123).
@@ -35,10 +33,10 @@ pub fn kubeconfig(cluster: &str) -> String {
 /// Bytes as lower-case hex digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    let mut hex = String::with_capacity(2 * bytes.len());
+    hex.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
+    hex
 }
 
 /// Whether a text has nothing but such digits.
@@ -49,17 +47,20 @@ pub fn is_hex(text: &str) -> bool {
 
 /// Joins the parts with dashes and cuts a name that is too long, as k3k does.
 fn cut(parts: &[&str]) -> String {
-    let full = join(parts, "-");
-    if full.len() < WHOLE {
-        return full;
+    let mut name = join(parts, "-");
+    if name.len() < WHOLE {
+        return name;
     }
-    let digest = hex(&Sha256::digest(&full));
+    // Six digits of it are the most that a name keeps.
+    let hash = hex(&Sha256::digest(&name)[..3]);
     // Kubernetes names are ASCII, so every byte is a character; other texts never reach this rule.
-    let ends_well = full.as_bytes().get(CUT - 1).is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let ends_well = name.as_bytes().get(CUT - 1).is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let (kept, digits) = if ends_well { (CUT, 5) } else { (CUT - 1, 6) };
-    let head: String = full.chars().take(kept).collect();
-    let hash: String = digest.chars().take(digits).collect();
-    format!("{head}-{hash}")
+    let end = name.char_indices().nth(kept).map_or(name.len(), |(end, _)| end);
+    name.truncate(end);
+    name.push('-');
+    name.push_str(&hash[..digits]);
+    name
 }
 
 fn join(parts: &[&str], separator: &str) -> String {

@@ -149,8 +149,8 @@ impl Registry {
         // Before all that only waits: who waits keeps what stands, and that must not be somebody else's host.
         let hosts = hosts(&desired.spec);
         let kept = |host: &&String| {
-            !self.standing_ingress(tenant, key).is_some_and(|twin| host::hosts(&twin.spec).contains(*host))
-                && self.is_kept_for_another(tenant, host, now)
+            self.is_kept_for_another(tenant, host, now)
+                && !self.standing_ingress(tenant, key).is_some_and(|twin| host::hosts(&twin.spec).contains(*host))
         };
         if let Some(host) = self.ingresses.taken(at, tenant, &hosts).or_else(|| hosts.iter().find(kept)) {
             return Err((no(Reason::HostTaken), vec![Blocker::Host(host.clone())]));

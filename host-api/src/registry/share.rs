@@ -161,8 +161,10 @@ impl Registry {
         if key.resource() == Resource::Secrets && self.any_secret_stands(ledger, key) {
             return true;
         }
-        let coming = ledger.creating.iter().filter(|other| *other != key && !self.stands(tenant, other)).count();
-        self.standing_of(tenant) + coming < ledger.bounds.objects
+        let (standing, most) = (self.standing_of(tenant), ledger.bounds.objects);
+        let coming = || ledger.creating.iter().filter(|other| *other != key && !self.stands(tenant, other)).count();
+        // Mostly there is room for whatever is under way, so that it need not be looked at one by one.
+        standing + ledger.creating.len() < most || standing + coming() < most
     }
 
     /// Takes it that the writer makes this call.
