@@ -67,7 +67,9 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
             say(&format!("a plain client with {workers} workers creates {n} Ingresses"));
             let host_apis = Standing::watch(Api::all(field.plain_client().await?));
             let twins = Api::namespaced(client, field.namespace());
-            *limit_s = limit_s.min(create_all(&twins, bodies.clone(), workers).await?.as_secs_f64());
+            let took = create_all(&twins, bodies.clone(), workers).await?.as_secs_f64();
+            say(&format!("took {took:.2} s"));
+            *limit_s = limit_s.min(took);
             drop(host_apis);
             clear(&field, &mut standing).await?;
         }
@@ -75,7 +77,9 @@ pub(super) async fn measure(n: usize) -> anyhow::Result<Ingresses> {
         let spending = Spending::of_writes(&field).await?;
         let began = field.start_with([("K3K_EXPOSE_SYNC_INGRESSES".to_owned(), "true".to_owned())].into()).await?;
         standing.until(n).await?;
-        report.initial_s = report.initial_s.min(began.elapsed().as_secs_f64());
+        let took = began.elapsed().as_secs_f64();
+        say(&format!("took {took:.2} s"));
+        report.initial_s = report.initial_s.min(took);
         field.programs()?.agent.wait_ok("/syncz", PATIENCE).await?;
         if round == 0 {
             say("30 s, then a restart of each");
