@@ -10,12 +10,16 @@ use k3k_expose_tests::product::{HOST_API_ACCOUNT, HOST_API_NAMESPACE, apply_rbac
 use k3k_expose_tests::{ControlPlane, PlaneOptions, manifest, rig};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Error, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+
+/// What is said of whatever is no twin of a Service or an Ingress, for any reason.
+const NO_TWIN: &str = "writes twins of k3k-expose alone";
 
 /// A fence is compiled and takes effect about a second after it was applied.
 const EFFECTIVE: Duration = Duration::from_secs(30);
@@ -49,7 +53,7 @@ impl Fenced {
         let services = self.services(&self.host_api);
         refused(services.create(&dry, &serde_json::from_value(twin)?).await, "own choice")?;
         let bare = json!({"metadata": {"name": "probe"}, "spec": {"ports": [{"port": 80}]}});
-        refused(services.create(&dry, &serde_json::from_value(bare)?).await, "marks")?;
+        refused(services.create(&dry, &serde_json::from_value(bare)?).await, NO_TWIN)?;
         let slices: Api<EndpointSlice> = Api::namespaced(self.host_api.clone(), &self.tenant.namespace);
         let slice = json!({"metadata": {"name": "probe"}, "addressType": "IPv4", "endpoints": []});
         refused(slices.create(&dry, &serde_json::from_value(slice)?).await, "marks")?;
@@ -113,35 +117,87 @@ async fn host_api_makes_nothing_but_twins_with_its_marks() -> Result<()> {
     };
     let good = fenced.twin("good");
     create(&good).await.context("a twin")?;
+    // Each differs from that one in nothing else.
     for (what, words, pointer, value) in [
-        ("no mark", "marks", "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
-        ("no uid", "marks", "/metadata/annotations/expose.k3k.io~1uid", Value::Null),
-        ("no owner", "owned", "/metadata/ownerReferences", json!([])),
-        ("control", "owned", "/metadata/ownerReferences/0/controller", json!(true)),
-        ("another name", "derives", "/metadata/name", json!("web")),
-        ("another's twin", "derives", "/metadata/annotations/k3k.io~1name", json!("web")),
+        ("no mark", NO_TWIN, "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
+        ("no uid", NO_TWIN, "/metadata/annotations/expose.k3k.io~1uid", Value::Null),
+        ("no virtual cluster", NO_TWIN, "/metadata/annotations/expose.k3k.io~1virtual-cluster", Value::Null),
+        ("no name", NO_TWIN, "/metadata/annotations/k3k.io~1name", Value::Null),
+        ("no Cluster", NO_TWIN, "/metadata/labels/k3k.io~1clusterName", Value::Null),
+        ("no owner", NO_TWIN, "/metadata/ownerReferences", json!([])),
+        ("another owner", NO_TWIN, "/metadata/ownerReferences/0/kind", json!("Pod")),
+        ("another Cluster", NO_TWIN, "/metadata/ownerReferences/0/name", json!("other")),
+        ("control", NO_TWIN, "/metadata/ownerReferences/0/controller", json!(true)),
+        ("another name", NO_TWIN, "/metadata/name", json!("web")),
+        ("another's twin", NO_TWIN, "/metadata/annotations/k3k.io~1name", json!("web")),
         ("external IPs", "own choice", "/spec/externalIPs", json!(["203.0.113.1"])),
         ("a load-balancer IP", "own choice", "/spec/loadBalancerIP", json!("203.0.113.1")),
-        ("a selector without its cluster", "selects", "/spec/selector", json!({"role": "server"})),
-        ("another cluster's pods", "selects", "/spec/selector/k3k.io~1clusterName", json!("other")),
-        ("another namespace's pods", "selects", "/spec/selector/k3k.io~1namespace", json!("bank")),
-        ("a name elsewhere", "ExternalName", "/spec", json!({"type": "ExternalName", "externalName": "example.com"})),
+        ("a selector without its cluster", NO_TWIN, "/spec/selector", json!({"role": "server"})),
+        ("another cluster's pods", NO_TWIN, "/spec/selector/k3k.io~1clusterName", json!("other")),
+        ("another namespace's pods", NO_TWIN, "/spec/selector/k3k.io~1namespace", json!("bank")),
+        ("a name elsewhere", NO_TWIN, "/spec", json!({"type": "ExternalName", "externalName": "example.com"})),
     ] {
         let mut twin = fenced.twin("bad");
         set(&mut twin, pointer, value);
         refused(create(&twin).await, words).context(what)?;
     }
+    create(&fenced.twin("bad")).await.context("the same with nothing changed")?;
     let mut cut = fenced.twin(&format!("{}x", "long-".repeat(12)));
     create(&cut).await.context("a twin with a cut name")?;
     let mut name = cut["metadata"]["name"].as_str().context("a name")?.to_owned();
     name.replace_range(56..57, "z");
     set(&mut cut, "/metadata/name", json!(name));
-    refused(create(&cut).await, "derives").context("the last character before the hash")?;
-    let walk = json!({"spec": {"type": "ExternalName", "externalName": "walk.expose.k3k.io.invalid", "clusterIP": null,
-        "clusterIPs": null, "ipFamilies": null, "ipFamilyPolicy": null, "internalTrafficPolicy": null}});
+    refused(create(&cut).await, NO_TWIN).context("the last character before the hash")?;
     let name = fenced.tenant.twin_name("good", "shop");
+    for change in [
+        json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}}),
+        json!({"metadata": {"ownerReferences": null}}),
+        json!({"spec": {"selector": {"k3k.io/namespace": "bank"}}}),
+    ] {
+        refused(services.patch(&name, &PatchParams::default(), &Patch::Merge(change)).await, NO_TWIN)?;
+    }
+    let address = Patch::Merge(json!({"spec": {"externalIPs": ["203.0.113.1"]}}));
+    let take = async || services.patch(&name, &PatchParams::default(), &address).await;
+    refused(take().await, "own choice").context("an address that is added")?;
+    let namespaces: Api<Namespace> = Api::all(fenced.admin.clone());
+    let admit = Patch::Merge(json!({"metadata": {"labels": {"expose.k3k.io/addresses": "admitted"}}}));
+    namespaces.patch(&fenced.tenant.namespace, &PatchParams::default(), &admit).await?;
+    let taken = async || take().await.map(drop).context("refused");
+    eventually("an address where they are admitted", EFFECTIVE, taken).await?;
+    let walk = json!({"spec": {"type": "ExternalName", "externalName": "walk.expose.k3k.io.invalid", "clusterIP": null,
+        "clusterIPs": null, "ipFamilies": null, "ipFamilyPolicy": null, "internalTrafficPolicy": null, "externalIPs": null}});
     services.patch(&name, &PatchParams::default(), &Patch::Merge(walk)).await.context("a walk")?;
     services.delete(&name, &DeleteParams::default()).await.context("deleting a twin")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn host_api_makes_no_ingress_but_twins_with_its_marks() -> Result<()> {
+    let fenced = Fenced::new("fence-ingresses").await?;
+    let ingresses: Api<Ingress> = Api::namespaced(fenced.host_api.clone(), &fenced.tenant.namespace);
+    let service = json!({"name": fenced.tenant.twin_name("web", "shop"), "port": {"number": 80}});
+    let mut good = fenced.twin("good");
+    good["spec"] = json!({"defaultBackend": {"service": service}});
+    let create = async |twin: &Value| {
+        let twin: Ingress = serde_json::from_value(twin.clone()).map_err(Error::SerdeError)?;
+        ingresses.create(&PostParams::default(), &twin).await
+    };
+    for (what, pointer, value) in [
+        ("no mark", "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
+        ("no owner", "/metadata/ownerReferences", json!([])),
+        ("control", "/metadata/ownerReferences/0/controller", json!(true)),
+        ("another name", "/metadata/name", json!("web")),
+    ] {
+        let mut twin = good.clone();
+        set(&mut twin, pointer, value);
+        refused(create(&twin).await, NO_TWIN).context(what)?;
+    }
+    let twin = create(&good).await.context("a twin")?;
+    let theirs: Ingress = serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": good["spec"]}))?;
+    let admin: Api<Ingress> = Api::namespaced(fenced.admin.clone(), &fenced.tenant.namespace);
+    admin.create(&PostParams::default(), &theirs).await?;
+    refused(ingresses.delete("web", &DeleteParams::default()).await, NO_TWIN)?;
+    ingresses.delete(&twin.name_any(), &DeleteParams::default()).await.context("deleting a twin")?;
     Ok(())
 }
 
@@ -225,8 +281,8 @@ async fn host_api_takes_over_the_twins_of_k3k_and_touches_no_other_service() -> 
         fenced.services(&fenced.admin).create(&PostParams::default(), &own).await?;
         let marked = json!({"labels": ours["metadata"]["labels"], "annotations": ours["metadata"]["annotations"]});
         let patch = Patch::Merge(json!({"metadata": marked, "spec": spec()}));
-        refused(services.patch(name, &PatchParams::default(), &patch).await, "neither a twin")?;
-        refused(services.delete(name, &DeleteParams::default()).await, "neither a twin")?;
+        refused(services.patch(name, &PatchParams::default(), &patch).await, NO_TWIN)?;
+        refused(services.delete(name, &DeleteParams::default()).await, NO_TWIN)?;
     }
     Ok(())
 }
