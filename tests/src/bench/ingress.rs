@@ -2,7 +2,7 @@
 //!
 //! One watch on all Ingresses of the host runs beside all, another is host-api's own. The plain run ends with its last answer, ours
 //! when the watch tells of the last twin: what is in doubt is in favor of the plain client. It has the best of six runs, as ours
-//! has, and makes them without the fence and within it: those rules are a good part of what such a create costs an API server.
+//! has, and makes them without the fence and within it, which shows what those rules cost.
 
 use std::pin::pin;
 use std::sync::Arc;

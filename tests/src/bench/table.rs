@@ -43,8 +43,8 @@ fn ingresses(text: &mut String, report: &Report) -> std::fmt::Result {
     line(text, "plain client", &format!("{:.2} s", report.limit_s), "")?;
     line(text, "plain client within the fence", &format!("{:.2} s", report.fenced_s), "")?;
     line(text, "agent start to last twin", &format!("{:.2} s", report.initial_s), "")?;
-    line(text, "sync / plain client", &format!("{:.2}", report.initial_to_limit), "")?;
-    line(text, "sync / plain client within the fence", &format!("{:.2}", report.initial_to_fenced), "at most 1.5")?;
+    line(text, "sync / plain client", &format!("{:.2}", report.initial_to_limit), "at most 1.5")?;
+    line(text, "sync / plain client within the fence", &format!("{:.2}", report.initial_to_fenced), "")?;
     let promise = format!("{}: each, its Service, twice what the policy reaches", n + 3);
     line(text, "writes on the host", &report.host_writes_initial.to_string(), &promise)?;
     let promise = format!("{} exactly: each, its Service, the class", n + 2);
