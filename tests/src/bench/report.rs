@@ -87,15 +87,15 @@ pub struct Report {
 pub struct Ingresses {
     /// Ingresses in the virtual cluster.
     pub n: usize,
-    /// The best time of a plain client.
+    /// The median time of a plain client.
     pub limit_s: f64,
     /// The same within the fence that is around host-api.
     pub fenced_s: f64,
-    /// The best time from before the agent's start until the last twin.
+    /// The median time from before the agent's start until the last twin.
     pub initial_s: f64,
-    /// That by the first.
+    /// The median of that by the first, each by that of its own round.
     pub initial_to_limit: f64,
-    /// That by the second.
+    /// The same by the second.
     pub initial_to_fenced: f64,
     /// host-api's writes in the initial sync.
     pub host_writes_initial: usize,

@@ -9,7 +9,7 @@ use k3k_expose_tests::progress::say;
 /// Measures initial sync, latencies both ways, conflicts, writes, memory and CPU on real control planes.
 ///
 /// Everything is measured in this one run, next to a plain client on the same host. With 1,000 Services it takes about
-/// eight minutes; nothing else should run on the machine.
+/// ten minutes; nothing else should run on the machine.
 #[derive(Parser)]
 #[command(name = "cargo sync-bench --", bin_name = "cargo sync-bench --")]
 struct Flags {
