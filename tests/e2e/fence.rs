@@ -15,6 +15,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Error, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -98,6 +100,14 @@ fn spec() -> Value {
     })
 }
 
+async fn create<K>(api: &Api<K>, object: &Value) -> kube::Result<K>
+where
+    K: Clone + DeserializeOwned + Serialize + std::fmt::Debug,
+{
+    let object = serde_json::from_value(object.clone()).map_err(Error::SerdeError)?;
+    api.create(&PostParams::default(), &object).await
+}
+
 /// That the API server refused, in these words.
 fn refused<T>(outcome: kube::Result<T>, words: &str) -> Result<()> {
     match outcome {
@@ -111,13 +121,9 @@ fn refused<T>(outcome: kube::Result<T>, words: &str) -> Result<()> {
 async fn host_api_makes_nothing_but_twins_with_its_marks() -> Result<()> {
     let fenced = Fenced::new("fence-services").await?;
     let services = fenced.services(&fenced.host_api);
-    let create = async |twin: &Value| {
-        let twin: Service = serde_json::from_value(twin.clone()).map_err(Error::SerdeError)?;
-        services.create(&PostParams::default(), &twin).await
-    };
     let good = fenced.twin("good");
-    create(&good).await.context("a twin")?;
-    // Each differs from that one in nothing else.
+    create(&services, &good).await.context("a twin")?;
+    // Each differs in one thing alone from the twin that is let in after them.
     for (what, words, pointer, value) in [
         ("no mark", NO_TWIN, "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
         ("no uid", NO_TWIN, "/metadata/annotations/expose.k3k.io~1uid", Value::Null),
@@ -139,15 +145,15 @@ async fn host_api_makes_nothing_but_twins_with_its_marks() -> Result<()> {
     ] {
         let mut twin = fenced.twin("bad");
         set(&mut twin, pointer, value);
-        refused(create(&twin).await, words).context(what)?;
+        refused(create(&services, &twin).await, words).context(what)?;
     }
-    create(&fenced.twin("bad")).await.context("the same with nothing changed")?;
+    create(&services, &fenced.twin("bad")).await.context("the same with nothing changed")?;
     let mut cut = fenced.twin(&format!("{}x", "long-".repeat(12)));
-    create(&cut).await.context("a twin with a cut name")?;
+    create(&services, &cut).await.context("a twin with a cut name")?;
     let mut name = cut["metadata"]["name"].as_str().context("a name")?.to_owned();
     name.replace_range(56..57, "z");
     set(&mut cut, "/metadata/name", json!(name));
-    refused(create(&cut).await, NO_TWIN).context("the last character before the hash")?;
+    refused(create(&services, &cut).await, NO_TWIN).context("the last character before the hash")?;
     let name = fenced.tenant.twin_name("good", "shop");
     for change in [
         json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}}),
@@ -178,10 +184,6 @@ async fn host_api_makes_no_ingress_but_twins_with_its_marks() -> Result<()> {
     let service = json!({"name": fenced.tenant.twin_name("web", "shop"), "port": {"number": 80}});
     let mut good = fenced.twin("good");
     good["spec"] = json!({"defaultBackend": {"service": service}});
-    let create = async |twin: &Value| {
-        let twin: Ingress = serde_json::from_value(twin.clone()).map_err(Error::SerdeError)?;
-        ingresses.create(&PostParams::default(), &twin).await
-    };
     for (what, pointer, value) in [
         ("no mark", "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
         ("no owner", "/metadata/ownerReferences", json!([])),
@@ -190,12 +192,11 @@ async fn host_api_makes_no_ingress_but_twins_with_its_marks() -> Result<()> {
     ] {
         let mut twin = good.clone();
         set(&mut twin, pointer, value);
-        refused(create(&twin).await, NO_TWIN).context(what)?;
+        refused(create(&ingresses, &twin).await, NO_TWIN).context(what)?;
     }
-    let twin = create(&good).await.context("a twin")?;
-    let theirs: Ingress = serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": good["spec"]}))?;
+    let twin = create(&ingresses, &good).await.context("a twin")?;
     let admin: Api<Ingress> = Api::namespaced(fenced.admin.clone(), &fenced.tenant.namespace);
-    admin.create(&PostParams::default(), &theirs).await?;
+    create(&admin, &json!({"metadata": {"name": "web"}, "spec": good["spec"]})).await?;
     refused(ingresses.delete("web", &DeleteParams::default()).await, NO_TWIN)?;
     ingresses.delete(&twin.name_any(), &DeleteParams::default()).await.context("deleting a twin")?;
     Ok(())
@@ -205,25 +206,23 @@ async fn host_api_makes_no_ingress_but_twins_with_its_marks() -> Result<()> {
 async fn host_api_makes_no_slices_but_those_of_its_twins_with_addresses_alone() -> Result<()> {
     let fenced = Fenced::new("fence-slices").await?;
     let services = fenced.services(&fenced.host_api);
-    let twin: Service = serde_json::from_value(fenced.twin("db")).map_err(Error::SerdeError)?;
-    let twin = services.create(&PostParams::default(), &twin).await?;
     let slices: Api<EndpointSlice> = Api::namespaced(fenced.host_api.clone(), &fenced.tenant.namespace);
-    let create = async |slice: &Value| {
-        let slice: EndpointSlice = serde_json::from_value(slice.clone()).map_err(Error::SerdeError)?;
-        slices.create(&PostParams::default(), &slice).await
+    // One with the marks of an object, beside the twin of this name.
+    let beside = |object: &str, name: &str, uid: Option<String>| {
+        let mut slice = fenced.twin(object);
+        slice.as_object_mut().map(|fields| fields.remove("spec"));
+        slice["metadata"]["name"] = json!(format!("{name}-0123abcd"));
+        slice["metadata"]["labels"]["kubernetes.io/service-name"] = json!(name);
+        slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("k3k-expose");
+        slice["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "Service", "name": name, "uid": uid}]);
+        slice["addressType"] = json!("IPv4");
+        slice["endpoints"] = json!([{"addresses": ["10.42.0.1"], "conditions": {"ready": true}}]);
+        slice
     };
-    let mut good = fenced.twin("db");
-    if let Value::Object(fields) = &mut good {
-        fields.remove("spec");
-    }
+    let twin = create(&services, &fenced.twin("db")).await?;
     let name = twin.name_any();
-    good["metadata"]["name"] = json!(format!("{name}-0123abcd"));
-    good["metadata"]["labels"]["kubernetes.io/service-name"] = json!(name);
-    good["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("k3k-expose");
-    good["metadata"]["ownerReferences"] =
-        json!([{"apiVersion": "v1", "kind": "Service", "name": name, "uid": twin.uid()}]);
-    good["addressType"] = json!("IPv4");
-    good["endpoints"] = json!([{"addresses": ["10.42.0.1"], "conditions": {"ready": true}}]);
+    let good = beside("db", &name, twin.uid());
     for (what, words, pointer, value) in [
         ("no mark", "marks", "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
         ("no uid", "marks", "/metadata/annotations/expose.k3k.io~1uid", Value::Null),
@@ -245,9 +244,16 @@ async fn host_api_makes_no_slices_but_those_of_its_twins_with_addresses_alone() 
         if what == "names" {
             set(&mut slice, "/endpoints/0/addresses", json!(["db.example.com"]));
         }
-        refused(create(&slice).await, words).context(what)?;
+        refused(create(&slices, &slice).await, words).context(what)?;
     }
-    create(&good).await.context("a slice")?;
+    create(&slices, &good).await.context("a slice")?;
+    let long = format!("{}x", "long-".repeat(12));
+    let cut = create(&services, &fenced.twin(&long)).await?;
+    create(&slices, &beside(&long, &cut.name_any(), cut.uid())).await.context("one beside a twin with a cut name")?;
+    let mut other = cut.name_any();
+    other.replace_range(56..57, "z");
+    let misnamed = create(&slices, &beside(&long, &other, cut.uid())).await;
+    refused(misnamed, "derives").context("the last character before the hash")?;
     let params = PatchParams::default();
     let name = format!("{name}-0123abcd");
     let more = json!({"endpoints": [{"addresses": ["10.42.0.2"]}]});
@@ -402,13 +408,9 @@ async fn host_api_makes_and_deletes_no_secret_of_a_tenants_namespace_but_twins_a
         twin["data"] = json!({"tls.crt": "eA==", "tls.key": "eA=="});
         twin
     };
-    let create = async |secret: &Value| {
-        let secret: Secret = serde_json::from_value(secret.clone()).map_err(Error::SerdeError)?;
-        ours.create(&PostParams::default(), &secret).await
-    };
     for name in ["good", &"long-".repeat(12)] {
         let name = name.trim_end_matches('-');
-        create(&twin(name)).await.with_context(|| format!("the twin of {name}"))?;
+        create(&ours, &twin(name)).await.with_context(|| format!("the twin of {name}"))?;
     }
     for (what, words, pointer, value) in [
         ("no mark", "marks", "/metadata/labels/app.kubernetes.io~1managed-by", Value::Null),
@@ -423,7 +425,7 @@ async fn host_api_makes_and_deletes_no_secret_of_a_tenants_namespace_but_twins_a
     ] {
         let mut bad = twin("bad");
         set(&mut bad, pointer, value);
-        refused(create(&bad).await, words).context(what)?;
+        refused(create(&ours, &bad).await, words).context(what)?;
     }
     let name = twin("good")["metadata"]["name"].as_str().context("a name")?.to_owned();
     refused(ours.get(&name).await, "cannot get")?;
