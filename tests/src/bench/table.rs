@@ -39,7 +39,7 @@ pub(super) fn part(part: Part, report: &Report) -> String {
 fn ingresses(text: &mut String, report: &Report) -> std::fmt::Result {
     let Some(report) = &report.ingresses else { return Ok(()) };
     let n = report.n;
-    writeln!(text, "\nInitial sync of {n} Ingresses")?;
+    writeln!(text, "\nInitial sync of {n} Ingresses, the median of rounds")?;
     line(text, "plain client", &format!("{:.2} s", report.limit_s), "")?;
     line(text, "plain client within the fence", &format!("{:.2} s", report.fenced_s), "")?;
     line(text, "agent start to last twin", &format!("{:.2} s", report.initial_s), "")?;
